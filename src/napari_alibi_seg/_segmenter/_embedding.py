@@ -1,0 +1,204 @@
+"""Features of one image: stored tokens, classical filters, and both at any pixel.
+
+An `Embedding` is what is dear (the tokens of an image); `PixelFeatures` is what is
+cheap: it joins projected tokens and classical features for windows of pixels and at
+token centres. Training and prediction both go through it, so they sample in exactly
+the same way.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_alibi_seg._base import FloatArray, Window
+from napari_alibi_seg.data import (
+    TokenGrid,
+    TokenStore,
+    WorkingImage,
+    iter_bands,
+    pixel_tiles,
+    sample_grid,
+)
+from napari_alibi_seg.features import ClassicalFeatures
+
+if TYPE_CHECKING:
+    from napari_alibi_seg.learn import Projection
+
+__all__ = ["Embedding", "PixelFeatures", "cell_grid", "sample_tokens"]
+
+# Cell of the `patch` pass where there is no ViT to give one.
+_CLASSICAL_CELL_PX = 8
+# Features of a strip of pixels that are in memory at once, per worker.
+_STRIP_BYTES = 48 << 20
+
+
+def cell_grid(shape: tuple[int, int]) -> TokenGrid:
+    """Return the grid that stands in for tokens where there is no ViT."""
+    side = _CLASSICAL_CELL_PX * max(1, math.ceil(max(shape) / _CLASSICAL_CELL_PX))
+    return TokenGrid(shape, patch_px=_CLASSICAL_CELL_PX, tile_px=side)
+
+
+@dataclass
+class Embedding:
+    """The features of one image that are worth keeping.
+
+    Attributes
+    ----------
+    image : WorkingImage
+        The image as the features see it.
+    store : TokenStore or None
+        ViT tokens; None for classical features only.
+    uses_classical : bool
+        Whether classical features join in.
+    """
+
+    image: WorkingImage
+    store: TokenStore | None
+    uses_classical: bool
+    _projected: tuple[Any, FloatArray] | None = field(default=None, repr=False)
+    _lock: Any = field(default_factory=Lock, repr=False)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the image, in pixels."""
+        return self.image.shape
+
+    @cached_property
+    def grid(self) -> TokenGrid:
+        """Geometry of the tokens, or of the cells that stand in for them."""
+        return self.store.grid if self.store is not None else cell_grid(self.shape)
+
+    @cached_property
+    def classical(self) -> ClassicalFeatures | None:
+        """The filter set, or None."""
+        return ClassicalFeatures(self.image.n_channels) if self.uses_classical else None
+
+    @cached_property
+    def classical_at_cells(self) -> FloatArray:
+        """Classical features of the pixel at each token centre, (F, R, C) float32."""
+        assert self.classical is not None
+        rows, cols = (
+            np.array([self.grid.pixel_of_token(i, i)[axis] for i in range(n)])
+            for axis, n in enumerate(self.grid.shape)
+        )
+        rows = np.clip(np.floor(rows + 0.5), 0, self.shape[0] - 1).astype(np.int64)
+        cols = np.clip(np.floor(cols + 0.5), 0, self.shape[1] - 1).astype(np.int64)
+        out = np.empty((self.classical.n_features, *self.grid.shape), np.float32)
+        for w in pixel_tiles(self.shape):
+            r = slice(*np.searchsorted(rows, (w.y0, w.y1)))
+            c = slice(*np.searchsorted(cols, (w.x0, w.x1)))
+            block = self.classical.compute(self.image.read, self.shape, w)
+            out[:, r, c] = block[:, rows[r] - w.y0][:, :, cols[c] - w.x0]
+        return out
+
+    def tokens(self, projection: Projection | None) -> FloatArray:
+        """Return the token map, (R, C, F) float32, projected if asked; kept."""
+        assert self.store is not None
+        with self._lock:
+            if self._projected is None or self._projected[0] is not projection:
+                parts = [
+                    band.astype(np.float32) if projection is None else projection.apply(band)
+                    for _, band in iter_bands(self.store)
+                ]
+                self._projected = (projection, np.concatenate(parts))
+            return self._projected[1]
+
+
+@dataclass(frozen=True)
+class PixelFeatures:
+    """Features of any pixel of an embedded image.
+
+    Parameters
+    ----------
+    embedding : Embedding
+        Complete.
+    projection : Projection or None
+        From tokens to the features of a pixel; None keeps all channels.
+    """
+
+    embedding: Embedding
+    projection: Projection | None
+
+    @cached_property
+    def n_vit(self) -> int:
+        """Features that come from tokens; they are the first."""
+        if self.embedding.store is None:
+            return 0
+        return self.embedding.tokens(self.projection).shape[2]
+
+    @cached_property
+    def n_features(self) -> int:
+        """Features per pixel."""
+        classical = self.embedding.classical
+        return self.n_vit + (classical.n_features if classical else 0)
+
+    def strips(self, window: Window) -> Iterator[tuple[Window, FloatArray]]:
+        """Yield horizontal strips of a window with their features.
+
+        Yields
+        ------
+        (Window, (F, h, w) float32)
+            Strips from top to bottom; the array may be reused by the next one.
+        """
+        e = self.embedding
+        classical = None
+        if e.classical is not None:
+            classical = e.classical.compute(e.image.read, e.shape, window)
+        if not self.n_vit:
+            assert classical is not None
+            yield window, classical
+            return
+        height, width = window.shape
+        step = max(1, min(height, _STRIP_BYTES // (4 * self.n_features * width)))
+        tokens = e.tokens(self.projection)
+        cols = e.grid.col_positions(window.x0, window.x1)
+        for y in range(0, height, step):
+            strip = Window(
+                window.y0 + y, min(window.y0 + y + step, window.y1), window.x0, window.x1
+            )
+            out = np.empty((self.n_features, *strip.shape), np.float32)
+            rows = e.grid.row_positions(strip.y0, strip.y1)
+            sample_grid(tokens, rows, cols, out[: self.n_vit])
+            if classical is not None:
+                out[self.n_vit :] = classical[:, y : y + step]
+            yield strip, out
+
+    def at_cells(self) -> FloatArray:
+        """Return the features at every token centre, (F, R * C) float32."""
+        e = self.embedding
+        parts = []
+        if self.n_vit:
+            tokens = e.tokens(self.projection)
+            parts.append(np.moveaxis(tokens, -1, 0).reshape(self.n_vit, -1))
+        if e.classical is not None:
+            parts.append(e.classical_at_cells.reshape(e.classical.n_features, -1))
+        return np.ascontiguousarray(np.concatenate(parts))
+
+    def at_pixels(self, rows: Any, cols: Any, window: Window) -> FloatArray:
+        """Return the features of some pixels of a window, (N, F) float32."""
+        out = np.empty((len(rows), self.n_features), np.float32)
+        for strip, block in self.strips(window):
+            inside = (rows >= strip.y0) & (rows < strip.y1)
+            out[inside] = block[:, rows[inside] - strip.y0, cols[inside] - strip.x0].T
+        return out
+
+
+def sample_tokens(embeddings: list[Embedding], max_samples: int) -> FloatArray:
+    """Return an even, repeatable subset of all tokens, (N, C) float32."""
+    total = sum(math.prod(e.grid.shape) for e in embeddings)
+    stride = max(1, math.ceil(total / max_samples))
+    parts, position = [], 0
+    for e in embeddings:
+        assert e.store is not None
+        for _, band in iter_bands(e.store):
+            flat = band.reshape(-1, band.shape[-1])
+            parts.append(flat[-position % stride :: stride].astype(np.float32))
+            position += len(flat)
+    return np.concatenate(parts)

@@ -1,0 +1,77 @@
+"""Images, tiles, annotations and stores: everything with pixels but without torch."""
+
+from napari_alibi_seg.data._annotations import Annotations
+from napari_alibi_seg.data._atomic import write_bytes_atomic, write_text_atomic
+from napari_alibi_seg.data._intensity import (
+    IntensityRange,
+    measure_range,
+    resolve_channels,
+)
+from napari_alibi_seg.data._io import open_image
+from napari_alibi_seg.data._labels import read_labels
+from napari_alibi_seg.data._metrics import (
+    ConfusionCounts,
+    EvaluationPair,
+    Scores,
+    confusion,
+    evaluate_pairs,
+)
+from napari_alibi_seg.data._microstructures import (
+    KINDS,
+    SyntheticMicrograph,
+    synthesize,
+)
+from napari_alibi_seg.data._paths import cache_dir
+from napari_alibi_seg.data._resample import sample_grid
+from napari_alibi_seg.data._sniff import IMAGE_SUFFIXES
+from napari_alibi_seg.data._source import ImageSource
+from napari_alibi_seg.data._store import (
+    DiskStore,
+    MemoryStore,
+    TokenStore,
+    iter_bands,
+)
+from napari_alibi_seg.data._strokes import draw_scribbles
+from napari_alibi_seg.data._tiling import (
+    TokenGrid,
+    TokenTile,
+    centre_out,
+    pixel_tiles,
+)
+from napari_alibi_seg.data._working import WorkingImage
+from napari_alibi_seg.data._write import TiffPlaneWriter, write_image
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "KINDS",
+    "Annotations",
+    "ConfusionCounts",
+    "DiskStore",
+    "EvaluationPair",
+    "ImageSource",
+    "IntensityRange",
+    "MemoryStore",
+    "Scores",
+    "SyntheticMicrograph",
+    "TiffPlaneWriter",
+    "TokenGrid",
+    "TokenStore",
+    "TokenTile",
+    "WorkingImage",
+    "cache_dir",
+    "centre_out",
+    "confusion",
+    "draw_scribbles",
+    "evaluate_pairs",
+    "iter_bands",
+    "measure_range",
+    "open_image",
+    "pixel_tiles",
+    "read_labels",
+    "resolve_channels",
+    "sample_grid",
+    "synthesize",
+    "write_bytes_atomic",
+    "write_image",
+    "write_text_atomic",
+]

@@ -1,0 +1,120 @@
+"""Reading images of class ids.
+
+Only this module knows which images can be labels. Ids are values as they were stored:
+never colours, never anything that a lossy compression touched.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_alibi_seg._base import AnnotationError, SettingsError
+from napari_alibi_seg.data._io import Request, open_request
+from napari_alibi_seg.data._source import ImageSource
+from napari_alibi_seg.data._tiff import LOSSY_NOTE
+
+if TYPE_CHECKING:
+    from napari_alibi_seg._base import IntArray
+
+__all__ = ["read_labels"]
+
+
+def read_labels(
+    labels: Any,
+    *,
+    plane: int | None = None,
+    image_shape: tuple[int, int] | None = None,
+    image_name: str | None = None,
+) -> IntArray:
+    """Read an image of class ids.
+
+    Parameters
+    ----------
+    labels : path, array-like or ImageSource
+        One id per pixel, integer or bool. Of a palette PNG, BMP or TIFF the positions
+        in the palette are the ids, whatever their colours.
+    plane : int, optional
+        Plane of a stack of labels. A single plane of labels serves any plane of the
+        image, so it is not looked at there.
+    image_shape : tuple of int, optional
+        Rows and columns that the labels must have.
+    image_name : str, optional
+        Name of that image, for messages.
+
+    Returns
+    -------
+    (Y, X) array of int
+        Ids as stored, in the type as stored (bool as uint8).
+
+    Raises
+    ------
+    AnnotationError
+        For colours, floats, negative ids, JPEG or another shape than the image's.
+    ImageFileError
+        If the file cannot be read at all.
+    SettingsError
+        If a stack of labels needs another `plane`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> read_labels(np.eye(2, dtype=bool))
+    array([[1, 0],
+           [0, 1]], dtype=uint8)
+    """
+    source = _open_labels(labels, plane)
+    where = str(source.path or source.name)
+    _check_label_kind(source, where)
+    if image_shape is not None and source.shape != tuple(image_shape):
+        turned = " They look transposed." if source.shape == image_shape[::-1] else ""
+        raise AnnotationError(
+            f"{where}: expected labels of the shape of the image, {tuple(image_shape)}"
+            f"{f' ({image_name})' if image_name else ''}, got {source.shape}.{turned} "
+            "Pair each image with its own labels, at full resolution."
+        )
+    ids = source.read(source.window)[..., 0]
+    if ids.dtype.kind == "b":
+        return ids.view(np.uint8)
+    if ids.dtype.kind == "i" and ids.min() < 0:
+        raise AnnotationError(
+            f"{where}: expected ids from 0 (unlabelled) up, got {ids.min()}. Give "
+            "every class a positive id."
+        )
+    return ids
+
+
+def _open_labels(labels: Any, plane: int | None) -> ImageSource:
+    if isinstance(labels, ImageSource):
+        return labels
+    try:
+        return open_request(labels, Request(plane, is_coloured=False))
+    except SettingsError as err:
+        if plane is None:
+            raise
+        # The plane was named for the image; labels that are one plane have none.
+        try:
+            return open_request(labels, Request(is_coloured=False))
+        except SettingsError:
+            raise err from None
+
+
+def _check_label_kind(source: ImageSource, where: str) -> None:
+    if source.n_channels != 1:
+        what = "a colour image" if source.meaning == "rgb" else "channels"
+        raise AnnotationError(
+            f"{where}: expected one class id per pixel, got {what} of "
+            f"{source.n_channels} values. Save the ids as a grey or palette PNG or as "
+            "an integer TIFF."
+        )
+    if source.dtype.kind not in "bui":
+        raise AnnotationError(
+            f"{where}: expected class ids of an integer type, got {source.dtype}. "
+            "Convert them, for example with labels.astype('uint8')."
+        )
+    if LOSSY_NOTE in source.notes:
+        raise AnnotationError(
+            f"{where}: expected ids as they were painted, got JPEG compression, which "
+            "changes values. Save the labels as PNG or uncompressed TIFF."
+        )

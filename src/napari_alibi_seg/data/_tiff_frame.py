@@ -1,0 +1,156 @@
+"""The bytes of a TIFF around its pixels.
+
+Only this module knows how we write TIFF: little-endian, in strips, BigTIFF where
+classic offsets end, described as ImageJ describes its own files. No dates and no
+versions, so that equal pixels give equal files.
+"""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import tifffile
+
+from napari_alibi_seg._base import PixelSize, SettingsError
+from napari_alibi_seg.data._pixel_size import UM_PER_UNIT
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import numpy as np
+    import numpy.typing as npt
+
+__all__ = ["write_tiff"]
+
+_Pixels: TypeAlias = "npt.NDArray[Any]"
+
+_CLASSIC_TIFF_BYTES = 2**32 - 2**25  # offsets have 32 bits; room for the directories
+_STRIP_BYTES = 2**20
+_RATIONAL_MAX = 2**32 - 1
+_IMAGEJ_KEYS = {
+    "ImageJ",
+    "images",
+    "channels",
+    "slices",
+    "frames",
+    "hyperstack",
+    "mode",
+    "loop",
+    "unit",
+    "yunit",
+    "spacing",
+    "min",
+    "max",
+    "xorigin",
+    "yorigin",
+    "finterval",
+    "cf",
+    "c0",
+    "c1",
+    "vunit",
+}
+
+
+def write_tiff(
+    path: Path,
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    axes: str,
+    *,
+    data: _Pixels | None = None,
+    compression: str | None = None,
+    pixel_size: PixelSize | None = None,
+    metadata: Mapping[str, str | int | float],
+) -> int:
+    """Write a TIFF, without data only its frame; return where the pixels begin."""
+    is_colour = axes.endswith("S")
+    plane_axes = 3 if is_colour else 2
+    unit, resolution = _resolution(pixel_size)
+    n_bytes = math.prod(shape) * dtype.itemsize
+    row_bytes = math.prod(shape[-plane_axes + 1 :]) * dtype.itemsize
+    pages = (-1, *shape[-plane_axes:])
+    flat = (math.prod(shape[:-plane_axes]), *shape[-plane_axes:])
+    with tifffile.TiffWriter(
+        path, bigtiff=n_bytes > _CLASSIC_TIFF_BYTES, byteorder="<"
+    ) as tif:
+        offset, _ = tif.write(
+            None if data is None else data.reshape(pages),
+            shape=flat,
+            dtype=dtype.newbyteorder("<"),
+            photometric="rgb" if is_colour else "minisblack",
+            planarconfig="contig" if is_colour else None,
+            extrasamples=["unassalpha"] if is_colour and shape[-1] == 4 else None,
+            compression=None if compression is None else "zlib",
+            predictor=compression is not None and dtype.kind != "b",
+            rowsperstrip=min(shape[axes.index("Y")], max(1, _STRIP_BYTES // row_bytes)),
+            description=_description(axes, shape, unit, metadata),
+            metadata=None,
+            software=False,
+            resolution=resolution,
+            resolutionunit="NONE",
+            returnoffset=True,
+        ) or (0, 0)
+    return int(offset)
+
+
+def _description(
+    axes: str, shape: tuple[int, ...], unit: str, metadata: Mapping[str, Any]
+) -> bytes:
+    """Return the lines that ImageJ reads, and after them ours."""
+    length = dict(zip(axes, shape, strict=True))
+    counts = {
+        "channels": length.get("C", 1),
+        "slices": length.get("Z", 1),
+        "frames": length.get("T", 1),
+    }
+    lines = ["ImageJ=1.11a"]
+    if (n_images := math.prod(counts.values())) > 1:
+        lines.append(f"images={n_images}")
+        lines += [f"{name}={n}" for name, n in counts.items() if n > 1]
+        lines += ["hyperstack=true", "mode=grayscale", "loop=false"]
+    if unit:
+        lines.append(f"unit={unit}")
+    for key, value in metadata.items():
+        if not key.replace("_", "").isalnum() or key in _IMAGEJ_KEYS:
+            raise SettingsError(
+                "Expected `metadata` keys of letters, digits and _ that mean nothing "
+                f"to ImageJ, got {key!r}."
+            )
+        lines.append(f"{key}={' '.join(str(value).split())}")
+    return "\n".join([*lines, ""]).encode()
+
+
+def _resolution(
+    size: PixelSize | None,
+) -> tuple[str, tuple[tuple[int, int], tuple[int, int]]]:
+    """Return the unit by name, and pixels per unit along x and y as fractions."""
+    if size is None:
+        return "", ((1, 1), (1, 1))
+    if not (0 < size.x < math.inf and 0 < size.y < math.inf):
+        raise SettingsError(f"Expected a positive pixel size, got {size}.")
+    for unit in (size.unit, *UM_PER_UNIT):
+        factor = 1.0
+        if unit != size.unit:
+            if size.unit not in UM_PER_UNIT:
+                break
+            factor = UM_PER_UNIT[size.unit] / UM_PER_UNIT[unit]
+        per_unit = [_rational(side * factor) for side in (size.x, size.y)]
+        if all(per_unit):
+            return unit, (per_unit[0], per_unit[1])  # type: ignore[return-value]
+    raise SettingsError(
+        f"Expected a pixel size that TIFF can hold, got {size}. Give it in nm, um or "
+        "mm."
+    )
+
+
+def _rational(side: float) -> tuple[int, int] | None:
+    """Return 1 / side as a fraction of 32-bit numbers, None where it is too coarse."""
+    exact = 1 / Fraction(str(side))  # str: 0.05 is 1/20, not its binary neighbour
+    limit = min(_RATIONAL_MAX, int(_RATIONAL_MAX / max(exact, Fraction(1))))
+    near = exact.limit_denominator(max(1, limit))
+    if not 0 < near.numerator <= _RATIONAL_MAX or abs(near / exact - 1) > 1e-6:
+        return None
+    return near.numerator, near.denominator

@@ -1,0 +1,16 @@
+"""Fixtures every layer may use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    """Reference vectors and real micrographs that lie beside a full checkout."""
+    path = Path(__file__).resolve().parents[2] / "shared"
+    if not path.is_dir():
+        pytest.skip(f"needs the reference data in {path}, which is not here")
+    return path
