@@ -460,12 +460,31 @@ def test_shallow_grey_png_is_not_stretched(tmp_path, depth):
     np.testing.assert_array_equal(whole(open_image(tmp_path / "a.png"))[..., 0], stored)
 
 
-def test_transparent_colour_is_noted(tmp_path):
+@pytest.mark.parametrize(
+    ("image", "transparent"), [(RGB, (1, 2, 3)), (GREY, 7), (GREY.astype("u2"), 7)]
+)
+def test_transparent_colour_is_noted(tmp_path, image, transparent):
     path = tmp_path / "a.png"
-    Image.fromarray(RGB).save(path, transparency=(1, 2, 3))
+    Image.fromarray(image).save(path, transparency=transparent)
     source = open_image(path)
     assert source.notes == ("Transparent colours are shown as if they were opaque.",)
-    np.testing.assert_array_equal(whole(source), RGB)
+    np.testing.assert_array_equal(np.squeeze(whole(source)), image)
+
+
+def test_chunks_that_libpng_complains_about_are_left_out(tmp_path, capfd):
+    pixels = png(GREY)
+    profile = chunk(b"iCCP", b"broken\0\0" + zlib.compress(b"no profile"))
+    (tmp_path / "a.png").write_bytes(pixels[:33] + profile + pixels[33:])
+    np.testing.assert_array_equal(whole(open_image(tmp_path / "a.png"))[..., 0], GREY)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_tall_pictures_are_copied_in_bands(tmp_path):
+    tall = RNG.integers(0, 256, (2500, 3, 3), np.uint8)
+    picture = Image.fromarray(tall).convert("P")
+    picture.save(tmp_path / "a.png")
+    expected = np.asarray(picture.convert("RGB"))
+    np.testing.assert_array_equal(whole(open_image(tmp_path / "a.png")), expected)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB"])
@@ -568,6 +587,20 @@ def test_ome_zarr(tmp_path, version):
     assert source.pixel_size == PixelSize(10, 8, "nm")
     assert source.channel_names == ("bse", "se")
     np.testing.assert_array_equal(whole(source), np.moveaxis(stored[:, 2], 0, -1))
+
+
+def test_images_in_numbered_groups(tmp_path):
+    root = zarr.open_group(tmp_path / "a.zarr", mode="w")
+    root.attrs["bioformats2raw.layout"] = 3
+    stored = ome_zarr(tmp_path / "a.zarr/0", "0.5")
+    source = open_image(tmp_path / "a.zarr", plane=1)
+    assert source.name == "a.zarr:0/0"
+    np.testing.assert_array_equal(whole(source), np.moveaxis(stored[:, 1], 0, -1))
+    second = ome_zarr(tmp_path / "a.zarr/1", "0.5")
+    with pytest.raises(SettingsError, match="which of 4 is the image"):
+        open_image(tmp_path / "a.zarr", plane=1)
+    source = open_image(tmp_path / "a.zarr", dataset="1", plane=1)
+    np.testing.assert_array_equal(whole(source), np.moveaxis(second[:, 1], 0, -1))
 
 
 def test_dataset_of_a_zarr_group(tmp_path):

@@ -4,8 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from napari_alibi_seg._base import AlibiSegWarning, ImageFileError, SettingsError, Window
-from napari_alibi_seg.data import IntensityRange, measure_range, open_image, resolve_channels
+
+from napari_alibi_seg._base import (
+    AlibiSegWarning,
+    ImageFileError,
+    SettingsError,
+    Window,
+)
+from napari_alibi_seg.data import (
+    IntensityRange,
+    measure_range,
+    open_image,
+    resolve_channels,
+)
 from napari_alibi_seg.data._intensity import working_channels
 
 RAMP = np.linspace(0, 1, 64 * 50).reshape(64, 50)
@@ -101,7 +112,9 @@ def test_colours_share_one_range_and_channels_have_their_own():
     ids=["grey", "rgb", "grey-stored-as-rgb", "two-channels", "chosen"],
 )
 def test_channels_are_resolved(array, axes, asked, expected):
-    assert resolve_channels(open_image(array.astype("u1"), axes=axes), asked) == expected
+    assert (
+        resolve_channels(open_image(array.astype("u1"), axes=axes), asked) == expected
+    )
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from napari_alibi_seg.data._resample import linear_weights, reflect_index, sample_grid
 from scipy.ndimage import map_coordinates
+
+from napari_alibi_seg.data._resample import linear_weights, reflect_index, sample_grid
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -20,7 +21,9 @@ def test_sampling_is_bilinear_interpolation(seed):
     out = sample_grid(grid, rows, cols)
     at = np.meshgrid(np.clip(rows, 0, r - 1), np.clip(cols, 0, c - 1), indexing="ij")
     for k in range(f):
-        expected = map_coordinates(grid[..., k].astype(float), at, order=1, mode="nearest")
+        expected = map_coordinates(
+            grid[..., k].astype(float), at, order=1, mode="nearest"
+        )
         np.testing.assert_allclose(out[k], expected, atol=1e-5)
 
 
@@ -46,8 +49,9 @@ def test_resizing_keeps_constants_and_lines(ratio):
 
 def test_weights_of_a_part_are_those_of_the_whole():
     at = (np.arange(33) + 0.5) * 100 / 33 - 0.5
-    whole, part = linear_weights(at, 100, support=3), linear_weights(
-        at[10:20], 100, support=3
+    whole, part = (
+        linear_weights(at, 100, support=3),
+        linear_weights(at[10:20], 100, support=3),
     )
     expected = whole.matrix[10:20, part.start - whole.start : part.stop - whole.start]
     assert np.array_equal(part.matrix, expected)

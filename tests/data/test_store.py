@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+
 from napari_alibi_seg._base import OutputError, StoreError
 from napari_alibi_seg.data import DiskStore, MemoryStore, TokenGrid, iter_bands
 
@@ -31,7 +32,9 @@ def as_map(store):
 @pytest.mark.parametrize("kind", ["memory", "disk"])
 def test_bands_put_the_tiles_together(kind, tmp_path):
     store = (
-        MemoryStore(GRID, 5) if kind == "memory" else DiskStore(tmp_path, IDENTITY, GRID, 5)
+        MemoryStore(GRID, 5)
+        if kind == "memory"
+        else DiskStore(tmp_path, IDENTITY, GRID, 5)
     )
     whole = fill(store)
     assert store.missing() == []
@@ -42,7 +45,7 @@ def test_a_reopened_store_has_what_was_written_and_lacks_the_rest(tmp_path):
     fill(DiskStore(tmp_path, IDENTITY, GRID, 5), skip=(1, 4))
     again = DiskStore(tmp_path, IDENTITY, GRID, 5)
     assert again.missing() == [1, 4]
-    with pytest.raises(StoreError, match="Tile 1 .* is missing"):
+    with pytest.raises(StoreError, match=r"Tile 1 .* is missing"):
         again.read(GRID.tiles[1])
 
 
@@ -79,7 +82,7 @@ def test_a_flipped_bit_is_found(tmp_path):
     data = bytearray(chunk.read_bytes())
     data[100] ^= 1
     chunk.write_bytes(data)
-    with pytest.raises(StoreError, match="Tile 2 .* is damaged"):
+    with pytest.raises(StoreError, match=r"Tile 2 .* is damaged"):
         store.read(GRID.tiles[2])
 
 
@@ -116,7 +119,7 @@ def test_a_full_disk_names_the_tile_and_keeps_the_others(tmp_path, monkeypatch):
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(store, "_array", Full())
-    with pytest.raises(OutputError, match="tile 3 .*No space left.* are kept"):
+    with pytest.raises(OutputError, match=r"tile 3 .*No space left.* are kept"):
         store.write(GRID.tiles[3], np.zeros((2, 2, 5)))
     assert DiskStore(tmp_path, IDENTITY, GRID, 5).missing() == [3]
 

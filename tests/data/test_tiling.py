@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from napari_alibi_seg._base import SettingsError, Window
 from napari_alibi_seg.data import TokenGrid, centre_out, pixel_tiles
 
@@ -56,7 +57,7 @@ def test_last_tile_is_shifted_inwards_never_shrunk(grid):
             assert tile.row + grid.tile_tokens <= grid.patches[0]
 
 
-@pytest.mark.parametrize("patch,density", [(14, 1), (14, 2), (14, 7), (16, 4)])
+@pytest.mark.parametrize(("patch", "density"), [(14, 1), (14, 2), (14, 7), (16, 4)])
 @pytest.mark.parametrize("scale", [1.0, 2.0, 1.7, 0.5])
 def test_token_centres_come_back_to_their_token(patch, density, scale):
     grid = TokenGrid((300, 260), patch_px=patch, scale=scale, density=density)
@@ -110,4 +111,6 @@ def test_centre_out_starts_at_the_focus():
 
 
 def test_window_cuts_rows_then_columns():
-    assert np.arange(12).reshape(3, 4)[Window(1, 2, 0, 3).slices].tolist() == [[4, 5, 6]]
+    assert np.arange(12).reshape(3, 4)[Window(1, 2, 0, 3).slices].tolist() == [
+        [4, 5, 6]
+    ]

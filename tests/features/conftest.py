@@ -47,7 +47,7 @@ _KINDS = {
     "dinov2-giant": (
         VisionTransformer,
         {**_SMALL, "patch_size": 14, "img_size": 70, "init_values": 1e-5}
-        | {"mlp_ratio": 2.66667 * 2, "mlp_layer": SwiGLUPacked, "num_classes": 0}
+        | {"mlp_ratio": 5.5, "mlp_layer": SwiGLUPacked, "num_classes": 0}
         | {"act_layer": torch.nn.SiLU},
     ),
     "supervised": (VisionTransformer, {**_SMALL, "patch_size": 16, "img_size": 64}),
@@ -84,9 +84,9 @@ _KINDS = {
 def make_vit():
     """Build a timm model of a kind, every parameter random and of some weight."""
 
-    def make(kind: str, seed: int = 0) -> torch.nn.Module:
+    def make(kind: str, seed: int = 0, **changes) -> torch.nn.Module:
         cls, kwargs = _KINDS[kind]
-        model = cls(**kwargs)
+        model = cls(**{**kwargs, **changes})
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for name, p in model.named_parameters():
@@ -142,7 +142,5 @@ def empty_cache(tmp_path, monkeypatch):
     """A machine without weights: an empty cache, an empty hub cache."""
     root = tmp_path / "cache"
     monkeypatch.setenv("ALIBI_SEG_CACHE", str(root))
-    monkeypatch.setattr(
-        "huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub")
-    )
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     return root

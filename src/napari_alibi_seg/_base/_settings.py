@@ -182,7 +182,7 @@ class ClassifierSettings(_Model):
 
     kind: Literal["rf", "logistic"] = "rf"
     n_trees: int = Field(default=100, ge=1, le=2000)
-    class_weight: Literal["balanced"] | None | dict[int, float] = "balanced"
+    class_weight: Literal["balanced"] | dict[int, float] | None = "balanced"
     resolution: Resolution = "pixel"
     unsure_below: float | None = Field(default=None, gt=0, lt=1)
     unsure_id: int = Field(default=0, ge=0)

@@ -135,7 +135,7 @@ class TileBar:
             self._bar = None
 
 
-def _warn(message: Warning | str, category: type[Warning], *_: Any) -> None:
+def _warn(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
     if issubclass(category, AlibiSegWarning):
         note(f"Warning: {message}")
     else:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_alibi_seg._base import SettingsError
-from napari_alibi_seg._cli._common import EXIT_OK, add_json, emit
+from napari_alibi_seg._cli._common import EXIT_OK, add_json, emit, note
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,10 +43,10 @@ def command(args: argparse.Namespace) -> int:
         EvaluationPair(read_labels(p), read_labels(t), str(p), str(t))
         for p, t in zip(args.predictions, args.truth, strict=True)
     )
-    scores = evaluate_pairs(
-        pairs, labels_offset=args.labels_offset, ignore=args.ignore
-    )
+    scores = evaluate_pairs(pairs, labels_offset=args.labels_offset, ignore=args.ignore)
     result = scores.to_dict()
+    for text in scores.notes:
+        note(text)
     emit(args, result, _table(result))
     return EXIT_OK
 
@@ -55,7 +55,9 @@ def _table(result: dict[str, Any]) -> str:
     def number(value: float | None) -> str:
         return "    -" if value is None else f"{value:.4f}"
 
-    lines = [f"mean IoU {number(result['miou'])}   accuracy {number(result['accuracy'])}"]
+    lines = [
+        f"mean IoU {number(result['miou'])}   accuracy {number(result['accuracy'])}"
+    ]
     lines.append(f"{'id':>6} {'IoU':>8} {'truth px':>12} {'predicted px':>13}")
     for key, c in result["classes"].items():
         lines.append(

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import math
 from pathlib import Path
+from typing import Any
 
 from napari_alibi_seg._cli._common import (
     EXIT_FAILED,
@@ -46,7 +47,8 @@ def command(args: argparse.Namespace) -> int:
 
     features = validated(Settings, {"kind": "vit", **vit_settings(args)})
     backbone = load_vit(args, args.backbone or DEFAULT_BACKBONE)
-    files, failed = [], False
+    files: list[dict[str, Any]] = []
+    failed = False
     for image in args.images:
         # every image measures its own range, as it would in training alone
         segmenter = Segmenter(backbone, features=features, store=store_folder(args))

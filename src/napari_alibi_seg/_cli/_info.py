@@ -1,8 +1,8 @@
 """Describe a classifier, an image or a feature store; or this installation.
 
-  alibi-seg info                     versions, device, cache folders
-  alibi-seg info my.alibiseg         classes, backbone, settings, training summary
-  alibi-seg info scan.tif            size, axes, type, pixel size, intensity range
+alibi-seg info                     versions, device, cache folders
+alibi-seg info my.alibiseg         classes, backbone, settings, training summary
+alibi-seg info scan.tif            size, axes, type, pixel size, intensity range
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def _installation() -> dict[str, Any]:
     cache = cache_dir()
     stores = sorted((cache / "features").glob("*.zarr"))
     size = sum(f.stat().st_size for s in stores for f in s.rglob("*") if f.is_file())
-    names = ("torch", "timm", "scikit-learn", "scikit-image", "numba", "zarr")
+    names = ("torch", "timm", "scikit-learn", "numba", "zarr")
     return {
         "version": __version__,
         "packages": {n: version(n) for n in names},

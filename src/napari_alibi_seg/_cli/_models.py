@@ -44,9 +44,9 @@ def _download(args: argparse.Namespace) -> int:
 
     with TileBar() as bar:
 
-        def progress(done: int, total: int) -> None:
+        def progress(done: int, total: int | None) -> None:
             mebibyte = 1 << 20
-            bar.show("MiB", done // mebibyte, max(total, done) // mebibyte)
+            bar.show("MiB", done // mebibyte, max(total or 0, done) // mebibyte)
 
         path = download_weights(args.download, progress=progress)
     emit(args, {"name": args.download, "path": str(path)}, str(path))

@@ -37,7 +37,9 @@ from napari_alibi_seg._cli._vit import add_vit, integers, load_vit, vit_settings
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
-    parser.add_argument("--labels", nargs="+", type=Path, metavar="LABELS", required=True)
+    parser.add_argument(
+        "--labels", nargs="+", type=Path, metavar="LABELS", required=True
+    )
     parser.add_argument(
         "--out", type=Path, required=True, metavar="CLF.alibiseg", help="file to write"
     )
@@ -80,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def command(args: argparse.Namespace) -> int:
     """Train and save."""
-    from napari_alibi_seg._segmenter import Segmenter
+    from napari_alibi_seg._segmenter import Embedding, Segmenter
 
     if len(args.images) != len(args.labels):
         raise SettingsError(
@@ -98,7 +100,7 @@ def command(args: argparse.Namespace) -> int:
     )
     note(f"Features: {reason}")
     with TileBar() as bar:
-        embeddings = []
+        embeddings: list[Embedding] = []
         for image in args.images:
             embedding = segmenter.prepare(image, plane=args.plane)
             segmenter.check_labels(args.labels[len(embeddings)], embedding)
@@ -107,6 +109,10 @@ def command(args: argparse.Namespace) -> int:
             bar.follow("features", segmenter.iter_complete(embedding))
     segmenter.fit(embeddings, list(args.labels), class_names=names)
     segmenter.choice = reason
+    if name is not None and Path(name).is_file():
+        segmenter.weights_hint = str(Path(name).resolve())
+    if args.denoiser is not None:
+        segmenter.denoiser_hint = str(args.denoiser.resolve())
     segmenter.save(args.out)
     result = _report(segmenter, args, reason, time.perf_counter() - started)
     emit(args, result, _as_text(result))
@@ -151,7 +157,9 @@ def _choose_features(args: argparse.Namespace) -> tuple[str, str | None, str]:
 
 def _feature_settings(args: argparse.Namespace, kind: str) -> FeatureSettings:
     components: Any = args.components
-    components = None if components == "all" else integers("--components", components)[0]
+    components = (
+        None if components == "all" else integers("--components", components)[0]
+    )
     values = {
         **vit_settings(args),
         "kind": kind,

@@ -75,7 +75,11 @@ def vit_settings(args: argparse.Namespace) -> dict[str, Any]:
 
 def load_vit(args: argparse.Namespace, name: str) -> Backbone:
     """Load the backbone, wrapped in the denoiser if one is named."""
-    from napari_alibi_seg.features import load_backbone, load_denoiser
+    from napari_alibi_seg.features import (
+        DenoisedBackbone,
+        load_backbone,
+        load_denoiser,
+    )
 
     options: dict[str, Any] = {}
     if args.alibi is not None:
@@ -83,9 +87,14 @@ def load_vit(args: argparse.Namespace, name: str) -> Backbone:
     backbone = load_backbone(
         name, num_heads=args.num_heads, device=args.device, **options
     )
-    if args.denoiser is not None:
-        return load_denoiser(args.denoiser, device=args.device).wrap(backbone)
-    return backbone
+    if args.denoiser is None:
+        return backbone
+    if isinstance(backbone, DenoisedBackbone):
+        raise SettingsError(
+            f"{name!r} has a denoiser already: drop `--denoiser`, or name its base "
+            f"backbone."
+        )
+    return load_denoiser(args.denoiser, device=args.device).wrap(backbone)
 
 
 def number(option: str, text: str) -> float:

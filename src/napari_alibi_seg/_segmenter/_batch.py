@@ -15,7 +15,7 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -193,7 +193,9 @@ def output_stems(paths: Sequence[Path]) -> list[str]:
     names = [p.stem for p in paths]
     levels = max(len(p.resolve().parts) for p in paths)
     for level in range(levels):
-        clashes = {n.casefold(): c for n, c in Counter(map(str.casefold, names)).items()}
+        clashes = {
+            n.casefold(): c for n, c in Counter(map(str.casefold, names)).items()
+        }
         if max(clashes.values()) == 1:
             return names
         for i, path in enumerate(paths):
@@ -237,23 +239,19 @@ def iter_apply(
     inputs: Sequence[Path],
     out: Path,
     options: BatchOptions | None = None,
-    *,
-    classifier_hash: str = "",
 ) -> Iterator[Progress | FileResult]:
     """Segment files and write the results, one file after the other.
 
     Parameters
     ----------
     segmenter : Segmenter
-        Fitted.
+        Loaded from a file, whose hash identifies it in the manifest.
     inputs : sequence of Path
         From `find_inputs`.
     out : Path
         Folder for the outputs; made if need be.
     options : BatchOptions, optional
         What to write.
-    classifier_hash : str
-        Identifies the classifier in the manifest.
 
     Yields
     ------
@@ -270,7 +268,7 @@ def iter_apply(
     manifest = _Manifest(out / MANIFEST_NAME)
     results: list[FileResult] = []
     for path, stem in zip(inputs, output_stems(inputs), strict=True):
-        job = _FileJob(segmenter, path, out, stem, options, classifier_hash)
+        job = _FileJob(segmenter, path, out, stem, options)
         started = time.perf_counter()
         result = FileResult(str(path), job.output.name, "failed")
         try:
@@ -301,7 +299,6 @@ class _FileJob:
     out: Path
     stem: str
     options: BatchOptions
-    classifier_hash: str
 
     @property
     def output(self) -> Path:
@@ -310,25 +307,25 @@ class _FileJob:
     def _target(self, kind: str) -> Path:
         return self.out / f"{self.stem}_{kind}.tif"
 
-    def run(self, manifest: _Manifest) -> Iterator[Progress]:
-        """Do the file; the generator returns the fields of its result."""
+    def run(self, manifest: _Manifest) -> Generator[Progress, None, dict[str, Any]]:
+        """Do the file; return the fields of its result."""
         source = open_image(self.path, plane=self.options.plane)
         recipe = {
             "input": source.content_hash(),
-            "classifier": self.classifier_hash,
-            "kinds": list(self.options.kinds),
+            "classifier": self.segmenter.content_hash,
             "plane": self.options.plane,
         }
         before = manifest.entries.get(self.output.name)
         same = before is not None and before["recipe"] == recipe
-        if before is not None and same and self._intact(before):
+        if before is not None and same and self._complete(before):
             fractions = {int(k): v for k, v in before["fractions"].items()}
             return {
                 "status": "skipped",
                 "pixels": before["pixels"],
                 "fractions": fractions,
             }
-        self._refuse_to_replace()
+        if not same:
+            self._refuse_to_replace()
         fractions = yield from self._segment(source)
         pixels = source.shape[0] * source.shape[1]
         outputs = {t.name: _sha256(t) for t in map(self._target, self.options.kinds)}
@@ -344,10 +341,11 @@ class _FileJob:
         )
         return {"status": "done", "pixels": pixels, "fractions": fractions}
 
-    def _intact(self, entry: dict[str, Any]) -> bool:
+    def _complete(self, entry: dict[str, Any]) -> bool:
+        """Return whether everything wanted is there, unchanged since we wrote it."""
         return all(
-            (self.out / name).is_file() and _sha256(self.out / name) == digest
-            for name, digest in entry["outputs"].items()
+            t.is_file() and _sha256(t) == entry["outputs"].get(t.name)
+            for t in map(self._target, self.options.kinds)
         )
 
     def _refuse_to_replace(self) -> None:
@@ -359,7 +357,9 @@ class _FileJob:
                 f"another folder."
             )
 
-    def _segment(self, source: ImageSource) -> Iterator[Progress]:
+    def _segment(
+        self, source: ImageSource
+    ) -> Generator[Progress, None, dict[int, float]]:
         embedding = self.segmenter.prepare(source, scratch=True)
         store = embedding.store
         name = str(self.path)
@@ -380,8 +380,8 @@ class _FileJob:
             store.delete()
         total = sum(counts.values())
         assert self.segmenter.classifier is not None
-        ids = sorted({*self.segmenter.classifier.class_ids, *counts})
-        return {i: counts[i] / total for i in ids}
+        keys = sorted({*map(int, self.segmenter.classifier.class_ids), *counts})
+        return {i: counts[i] / total for i in keys}
 
     def _writers(
         self, stack: ExitStack, source: ImageSource, tile: TileResult

@@ -16,6 +16,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from napari_alibi_seg._base import FloatArray, Window
 from napari_alibi_seg.data import (
@@ -103,12 +104,14 @@ class Embedding:
         assert self.store is not None
         with self._lock:
             if self._projected is None or self._projected[0] is not projection:
-                parts = [
-                    band.astype(np.float32) if projection is None else projection.apply(band)
-                    for _, band in iter_bands(self.store)
-                ]
-                self._projected = (projection, np.concatenate(parts))
+                bands = (band for _, band in iter_bands(self.store))
+                apply = _as_float if projection is None else projection.apply
+                self._projected = (projection, np.concatenate([*map(apply, bands)]))
             return self._projected[1]
+
+
+def _as_float(band: npt.NDArray[np.float16]) -> FloatArray:
+    return band.astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -161,7 +164,10 @@ class PixelFeatures:
         cols = e.grid.col_positions(window.x0, window.x1)
         for y in range(0, height, step):
             strip = Window(
-                window.y0 + y, min(window.y0 + y + step, window.y1), window.x0, window.x1
+                window.y0 + y,
+                min(window.y0 + y + step, window.y1),
+                window.x0,
+                window.x1,
             )
             out = np.empty((self.n_features, *strip.shape), np.float32)
             rows = e.grid.row_positions(strip.y0, strip.y1)

@@ -52,8 +52,12 @@ class Frozen:
         channels = resolve_channels(source, settings.channels)
         scale = settings.scale
         if isinstance(scale, str):
-            scale = 2.0 if source.shape[0] * source.shape[1] < _ENLARGE_BELOW_PX else 1.0
-        return cls(channels, scale, measure_range(source, channels, settings.percentiles))
+            scale = (
+                2.0 if source.shape[0] * source.shape[1] < _ENLARGE_BELOW_PX else 1.0
+            )
+        return cls(
+            channels, scale, measure_range(source, channels, settings.percentiles)
+        )
 
     def view(self, source: ImageSource, settings: FeatureSettings) -> WorkingImage:
         """Return an image as the features see it.
@@ -74,6 +78,13 @@ class Frozen:
             own = measure_range(source, self.channels, settings.percentiles)
             return WorkingImage(source, self.channels, own)
         return WorkingImage(source, self.channels, self.intensity)
+
+    @property
+    def n_channels(self) -> int:
+        """Working channels."""
+        if isinstance(self.channels, tuple):
+            return len(self.channels)
+        return 3 if self.channels == "rgb" else 1
 
     def grid(
         self, shape: tuple[int, int], settings: FeatureSettings, backbone: Any

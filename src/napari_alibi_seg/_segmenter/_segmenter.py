@@ -8,6 +8,7 @@ generators (`iter_embed`, `iter_predict`) that can be stopped at any tile.
 from __future__ import annotations
 
 import logging
+import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,8 +45,12 @@ from napari_alibi_seg.data import (
     read_labels,
 )
 from napari_alibi_seg.features import iter_extract, load_backbone
-from napari_alibi_seg.learn import PixelClassifier, Projection, fit_classifier
-from napari_alibi_seg.learn import fit_projection as _fit_projection
+from napari_alibi_seg.learn import (
+    PixelClassifier,
+    Projection,
+    fit_classifier,
+    fit_projection,
+)
 
 if TYPE_CHECKING:
     from napari_alibi_seg.features import ExtractedTile
@@ -159,7 +164,12 @@ class Segmenter:
                 f"`kind={features.kind!r}` needs a `backbone`: a registry name, a "
                 f"weights file, or a loaded backbone."
             )
+        # where a file lay is only a hint for the next load; its hash is what counts
+        self.weights_hint: str | None = None
+        self.denoiser_hint: str | None = None
         if isinstance(backbone, (str, Path)):
+            if Path(backbone).is_file():
+                self.weights_hint = str(Path(backbone).resolve())
             backbone = load_backbone(backbone, device=device)
         self.backbone: Backbone | None = backbone
         self.features = features
@@ -170,7 +180,11 @@ class Segmenter:
         self.classes: dict[int, ClassInfo] = {}
         self.classifier: PixelClassifier | None = None
         self.projection: Projection | None = None
-        self._projected_for: tuple[int, ...] = ()
+        # why these features were chosen, when a program chose them
+        self.choice: str = ""
+        # of the file this was saved to or loaded from
+        self.content_hash: str = ""
+        self._training: list[Embedding] = []
 
     def open(self, image: Any, *, plane: int | None = None) -> ImageSource:
         """Open an image as this segmenter would; see `open_image`."""
@@ -327,23 +341,27 @@ class Segmenter:
             for image, _ in pairs
         ]
         painted = [
-            _annotations(label, e)
-            for (_, label), e in zip(pairs, opened, strict=True)
+            _annotations(label, e) for (_, label), e in zip(pairs, opened, strict=True)
         ]
         embeddings = [self.embed(e) for e in opened]
         self._update_projection(embeddings)
-        samples, ids = [], []
-        for embedding, annotations in zip(embeddings, painted, strict=True):
+        samples, painted_ids = [], []
+        for embedding, strokes in zip(embeddings, painted, strict=True):
             features = PixelFeatures(embedding, self.projection)
-            for window, at in annotations.by_window(pixel_tiles(embedding.shape)):
-                rows, cols = annotations.rows[at], annotations.cols[at]
+            for window, at in strokes.by_window(pixel_tiles(embedding.shape)):
+                rows, cols = strokes.rows[at], strokes.cols[at]
                 samples.append(features.at_pixels(rows, cols, window))
-                ids.append(annotations.ids[at])
+                painted_ids.append(strokes.ids[at])
         self.classifier = fit_classifier(
-            np.concatenate(samples), np.concatenate(ids), self.settings
+            np.concatenate(samples), np.concatenate(painted_ids), self.settings
         )
-        self.classes = class_infos(self.classifier.class_ids, class_names, self.classes)
+        ids = tuple(int(i) for i in self.classifier.class_ids)
+        self.classes = class_infos(ids, class_names, self.classes)
         return self
+
+    def check_labels(self, labels: Any, embedding: Embedding) -> None:
+        """Raise an `AnnotationError` if labels do not fit an image."""
+        _annotations(labels, embedding)
 
     def iter_predict(
         self,
@@ -414,7 +432,8 @@ class Segmenter:
             uncertainty[at] = tile.uncertainty_yx
         assert labels is not None
         size = embedding.image.source.pixel_size
-        return Segmentation(labels, proba, uncertainty, classifier.class_ids, size)
+        ids = tuple(int(i) for i in classifier.class_ids)
+        return Segmentation(labels, proba, uncertainty, ids, size)
 
     def save(self, path: Path | str) -> None:
         """Write the classifier and everything it needs to one `.alibiseg` file.
@@ -428,7 +447,7 @@ class Segmenter:
         """
         from napari_alibi_seg._segmenter._document import save_segmenter
 
-        save_segmenter(self, Path(path))
+        self.content_hash = save_segmenter(self, Path(path))
 
     @classmethod
     def load(
@@ -474,16 +493,17 @@ class Segmenter:
 
     def _update_projection(self, embeddings: list[Embedding]) -> None:
         """Fit the projection once for a set of embeddings; new scribbles keep it."""
-        key = tuple(id(e) for e in embeddings)
         if self.features.kind == "classical" or self.features.components is None:
             self.projection = None
-        elif self.projection is None or self._projected_for != key:
+        elif self.projection is None or not _same(self._training, embeddings):
             tokens = sample_tokens(embeddings, _PROJECTION_SAMPLES)
             n = min(self.features.components, *tokens.shape)
-            self.projection = _fit_projection(tokens, n)
-            # the embeddings are kept alive by the key's owner as long as it is valid
-            self._training = embeddings
-            self._projected_for = key
+            self.projection = fit_projection(tokens, n)
+        self._training = embeddings
+
+
+def _same(one: list[Embedding], other: list[Embedding]) -> bool:
+    return len(one) == len(other) and all(map(operator.is_, one, other))
 
 
 def _pairs(images: Any, labels: Any) -> list[tuple[Any, Any]]:
@@ -505,5 +525,11 @@ def _pairs(images: Any, labels: Any) -> list[tuple[Any, Any]]:
 
 def _annotations(labels: Any, embedding: Embedding) -> Annotations:
     name = str(labels) if isinstance(labels, (str, Path)) else "labels"
-    array = read_labels(labels, image_shape=embedding.shape)
+    source = embedding.image.source
+    array = read_labels(
+        labels,
+        plane=source.plane,
+        image_shape=embedding.shape,
+        image_name=source.name,
+    )
     return Annotations.from_labels(array, embedding.shape, name=name)

@@ -13,7 +13,7 @@ import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,7 @@ from napari_alibi_seg._base import (
     SettingsError,
     Window,
 )
+from napari_alibi_seg.data._source import ImageSource
 
 __all__ = ["IntensityRange", "measure_range", "resolve_channels", "working_channels"]
 
@@ -36,15 +37,6 @@ _MAX_SAMPLES = 4_000_000
 _CLIP = (-0.5, 1.5)
 # Rec. 709, as scikit-image's rgb2gray
 _LUMINANCE = np.array([0.2125, 0.7154, 0.0721], np.float32)
-
-
-class _Readable(Protocol):
-    name: str
-    shape: tuple[int, int]
-    n_channels: int
-    meaning: str
-
-    def read(self, window: Window) -> npt.NDArray[Any]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +90,7 @@ class IntensityRange:
         return cls(*(tuple(map(float, values[k])) for k in ("low", "high", "fill")))
 
 
-def resolve_channels(source: _Readable, channels: str | tuple[int, ...]) -> Any:
+def resolve_channels(source: ImageSource, channels: str | tuple[int, ...]) -> Any:
     """Decide which channels are seen: "grey", "rgb" or a tuple of channel numbers.
 
     Parameters
@@ -144,15 +136,16 @@ def resolve_channels(source: _Readable, channels: str | tuple[int, ...]) -> Any:
     return channels
 
 
-def _is_grey(source: _Readable) -> bool:
+def _is_grey(source: ImageSource) -> bool:
     """Return whether the three colours are equal everywhere."""
     return all(
-        (block[..., 0] == block[..., 1]).all() and (block[..., 0] == block[..., 2]).all()
+        (block[..., 0] == block[..., 1]).all()
+        and (block[..., 0] == block[..., 2]).all()
         for block in _bands(source)
     )
 
 
-def _bands(source: _Readable, rows: int = 512) -> Any:
+def _bands(source: ImageSource, rows: int = 512) -> Any:
     height, width = source.shape
     for y in range(0, height, rows):
         yield source.read(Window(y, min(y + rows, height), 0, width))
@@ -180,7 +173,7 @@ def working_channels(
 
 
 def measure_range(
-    source: _Readable,
+    source: ImageSource,
     channels: str | tuple[int, ...],
     percentiles: tuple[float, float] = (0.5, 99.5),
 ) -> IntensityRange:

@@ -2,14 +2,15 @@
 
 Only this module knows their headers. The files cannot be read by window: the first read
 decodes the whole picture and keeps it. Samples are as stored: 1 bit is bool, 2 and 4
-bits are not stretched to 8, 16 bits stay 16. Pillow decodes what it decodes without
-loss, imagecodecs 16-bit PNG. Pillow's limit on pixels is left out of account: what a
-header claims is checked against the bytes that are there.
+bits are not stretched to 8, 16 bits stay 16. imagecodecs decodes PNG of whole bytes in
+place, Pillow the rest. Pillow's limit on pixels is left out of account: what a header
+claims is checked against the bytes that are there.
 """
 
 from __future__ import annotations
 
 import struct
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -45,6 +46,7 @@ _DEFLATE_RATIO = 1100
 _JPEG_RATIO = 4096  # one bit a block of 64 pixels of three colours, and some more
 _RLE_RATIO = 256
 _ORIENTATION_TAG = 0x0112
+_BAND_ROWS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +78,10 @@ def stored_png(path: Path, *, is_coloured: bool = True) -> Stored:
         notes = ("Transparent colours are shown as if they were opaque.",)
 
     def decode() -> _Pixels:
-        if head.depth == 16:
-            return imagecodecs.png_decode(path.read_bytes())
+        if head.depth >= 8 and not is_palette:
+            return imagecodecs.png_decode(_bare_png(path))
         with path.open("rb") as file, PngImageFile(file) as picture:
-            pixels = _coloured(picture) if is_coloured else np.asarray(picture)
+            pixels = _pixels_of(picture, is_coloured=is_coloured)
             # Pillow stretches grey of 2 and 4 bits to 255.
             is_stretched = picture.mode == "L" and head.depth in (2, 4)
             return pixels // (255 // (2**head.depth - 1)) if is_stretched else pixels
@@ -110,7 +112,7 @@ def stored_jpeg(path: Path, *, is_coloured: bool = True) -> Stored:
 
     def decode() -> _Pixels:
         with path.open("rb") as file, JpegImageFile(file) as picture:
-            return np.asarray(picture)
+            return _pixels_of(picture)
 
     notes: tuple[str, ...] = (LOSSY_NOTE,)
     if orientation != 1:
@@ -133,7 +135,7 @@ def stored_bmp(path: Path, *, is_coloured: bool = True) -> Stored:
 
     def decode() -> _Pixels:
         with path.open("rb") as file, BmpImageFile(file) as picture:
-            return _coloured(picture) if is_coloured else np.asarray(picture)
+            return _pixels_of(picture, is_coloured=is_coloured)
 
     dtype = "bool" if mode == "1" else "uint8"
     return _stored(path, (height, width, n), dtype, decode)
@@ -175,19 +177,47 @@ def _stored(
     )
 
 
-def _coloured(picture: Any) -> _Pixels:
+def _pixels_of(picture: Any, *, is_coloured: bool = True) -> _Pixels:
     """Return the samples of a Pillow image, with the colours of its palette."""
-    pixels = np.asarray(picture)
-    if picture.mode != "P":
-        return pixels
-    table = np.zeros((256, 3), np.uint8)
-    colours = np.array(picture.getpalette("RGB"), np.uint8).reshape(-1, 3)
-    table[: len(colours)] = colours
-    return table[pixels]
+    table = None
+    if picture.mode == "P" and is_coloured:
+        table = np.zeros((256, 3), np.uint8)
+        colours = np.array(picture.getpalette("RGB"), np.uint8).reshape(-1, 3)
+        table[: len(colours)] = colours
+    out: _Pixels = np.empty(0)
+    for y in range(0, picture.height, _BAND_ROWS):
+        # Pillow hands out copies of copies: three times the picture if it were whole.
+        end = min(y + _BAND_ROWS, picture.height)
+        band = np.asarray(picture.crop((0, y, picture.width, end)))
+        band = band if table is None else table[band]
+        if y == 0:
+            out = np.empty((picture.height, *band.shape[1:]), band.dtype)
+        out[y:end] = band
+    return out
 
 
 def _per_metre(density: tuple[int, int] | None) -> PixelSize | None:
     return density and from_density(density[1], density[0], 1e6)
+
+
+def _bare_png(path: Path) -> bytes:
+    """Return a PNG with nothing in it but the chunks that make the pixels."""
+    # libpng would apply the others, or print what it thinks of them.
+    data = path.read_bytes()
+    at, kind = _PNG_SIGNATURE_BYTES, b""
+    kept = [data[:at]]
+    while kind != b"IEND":
+        length, kind = struct.unpack_from(">I4s", data, at)
+        end = at + 8 + length
+        if kind in (b"IHDR", b"IDAT", b"IEND"):
+            if zlib.crc32(data[at + 4 : end]) != int.from_bytes(data[end : end + 4]):
+                raise ImageFileError(
+                    f"{path}: expected a whole PNG, got one with a wrong checksum in "
+                    f"{kind.decode()}. Copy or export it again."
+                )
+            kept.append(data[at : end + 4])
+        at = end + 4
+    return b"".join(kept)
 
 
 def _png_header(path: Path) -> _PngHeader:

@@ -234,6 +234,8 @@ class ImageSource:
 def _owned(block: _Pixels, dtype: np.dtype) -> _Pixels:
     # Never a view: of a map it would keep the file open, of the caller's array it
     # would let us change their pixels.
+    if dtype.kind == "b":  # True may be stored as any byte, and must hash as one
+        return block.view(np.uint8) != 0
     if block.flags.owndata and block.flags.writeable and block.flags.c_contiguous:
         return block.astype(dtype, copy=False)
     return np.array(block, dtype, order="C", copy=True)

@@ -273,9 +273,10 @@ class _Grid:
         height, width = page.imagelength, page.imagewidth
         tall, wide = _segment_shape(page)
         rows = [*range(0, height, tall), height]
+        least = 1 if page.is_tiled else _STRIP_ROWS
         joined = [0]
         for edge in rows[1:]:  # some microscopes write a strip for every row
-            if edge - joined[-1] >= _STRIP_ROWS or edge == height:
+            if edge - joined[-1] >= least or edge == height:
                 joined.append(edge)
         return cls(rows, [*range(0, width, wide), width], joined)
 
@@ -298,11 +299,6 @@ def _segment_shape(page: Any) -> tuple[int, int]:
 
 def _check_segments(page: Any, part: _PagePart) -> None:
     """Compare what the header claims with what is there, before anything is made."""
-    if page.imagedepth > 1:
-        raise ImageFileError(
-            f"{part.path}: expected flat pages, got volumetric TIFF pages of depth "
-            f"{page.imagedepth}. Save it as a plain stack."
-        )
     height, width = page.imagelength, page.imagewidth
     (tall, wide), (n_planar, n_inner) = _segment_shape(page), _samples_apart(page)
     expected = math.ceil(height / tall) * math.ceil(width / wide) * n_planar

@@ -93,7 +93,7 @@ class WorkingImage:
             (window.x0, window.x1, 1),
         ):
             ratio = self.shape[axis] / grid.working_shape[axis]
-            at = (np.arange(start, stop) + 0.5) * ratio - 0.5
+            at = (np.arange(start, stop, dtype=np.float64) + 0.5) * ratio - 0.5
             weights.append(linear_weights(at, self.shape[axis], support=ratio))
         y, x = weights
         block = self.read(Window(y.start, y.stop, x.start, x.stop))

@@ -8,7 +8,6 @@ understands too. Whether a file may be replaced is left to the caller.
 from __future__ import annotations
 
 import math
-import struct
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
@@ -69,7 +68,8 @@ def write_image(
     axes : str
         YX, or any of T, Z, C before it and S after it, in the order TZCYXS.
     pixel_size : PixelSize, optional
-        Physical side of a pixel.
+        Physical side of a pixel. PNG keeps it in whole pixels per metre, and only
+        where the unit is a length.
     description : str, optional
         Text that is kept with the pixels.
     compression : {"deflate", None}
@@ -345,13 +345,14 @@ def _write_png(
             f"got {axes} of {array.dtype}. Write a .tif."
         )
     info = PngInfo()
+    more = {}
     if pixel_size is not None and pixel_size.unit in UM_PER_UNIT:
         metres = UM_PER_UNIT[pixel_size.unit] / 1e6
-        per_metre = [round(1 / (s * metres)) for s in (pixel_size.x, pixel_size.y)]
-        if all(0 < n < 2**31 for n in per_metre):
-            info.add(b"pHYs", struct.pack(">IIB", *per_metre, 1))
+        per_metre = [1 / (s * metres) for s in (pixel_size.x, pixel_size.y)]
+        if all(1 <= n < 2**31 for n in per_metre):  # whole numbers in the file
+            more["dpi"] = tuple(n * 0.0254 for n in per_metre)
     if description is not None:
         info.add_itxt("Description", description)
     native = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
     with replaced(path, array.nbytes) as temporary:
-        Image.fromarray(native).save(temporary, format="PNG", pnginfo=info)
+        Image.fromarray(native).save(temporary, format="PNG", pnginfo=info, **more)

@@ -19,7 +19,12 @@ if TYPE_CHECKING:
         Denoiser,
         load_denoiser,
     )
-    from napari_alibi_seg.features._device import resolve_device, resolve_dtype
+    from napari_alibi_seg.features._device import (
+        describe_devices,
+        resolve_device,
+        resolve_dtype,
+    )
+    from napari_alibi_seg.features._extract import ExtractedTile, iter_extract
     from napari_alibi_seg.features._files import FileMetadata, save_backbone
     from napari_alibi_seg.features._load import load_backbone, reload_backbone
     from napari_alibi_seg.features._registry import (
@@ -42,13 +47,16 @@ _MODULES = {
     "DEFAULT_BACKBONE": "_registry",
     "DenoisedBackbone": "_denoiser",  # torch
     "Denoiser": "_denoiser",  # torch
+    "ExtractedTile": "_extract",
     "FileMetadata": "_files",  # torch
     "ViTBackbone": "_vit",  # torch
     "backbone_spec": "_registry",
     "cache_path": "_weights",
     "check_backbone": "_check",  # torch
+    "describe_devices": "_device",  # torch
     "download_weights": "_weights",
     "find_weights": "_weights",
+    "iter_extract": "_extract",
     "list_backbones": "_registry",
     "load_backbone": "_load",  # torch
     "load_denoiser": "_denoiser",  # torch
@@ -65,13 +73,16 @@ __all__ = [
     "ClassicalFeatures",
     "DenoisedBackbone",
     "Denoiser",
+    "ExtractedTile",
     "FileMetadata",
     "ViTBackbone",
     "backbone_spec",
     "cache_path",
     "check_backbone",
+    "describe_devices",
     "download_weights",
     "find_weights",
+    "iter_extract",
     "list_backbones",
     "load_backbone",
     "load_denoiser",

@@ -23,8 +23,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
 from napari_alibi_seg._base import Alibi
@@ -218,10 +218,8 @@ class FlexBias(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        if func is not F.scaled_dot_product_attention:
+        if func is not scaled_dot_product_attention:
             return func(*args, **(kwargs or {}))
         self.calls += 1
         q, k, v = args  # (B, heads, N, C / heads) each
-        return self.attention(
-            q.to(v.dtype), k.to(v.dtype), v, score_mod=self.score_mod
-        )
+        return self.attention(q.to(v.dtype), k.to(v.dtype), v, score_mod=self.score_mod)

@@ -154,7 +154,7 @@ def _vit(arch: Arch, shared: dict[str, Any]) -> nn.Module:
 
 def _eva(arch: Arch, shared: dict[str, Any]) -> nn.Module:
     packed = arch.mlp == "packed"
-    rope = {
+    ropes: dict[str | None, dict[str, Any]] = {
         None: {"use_rot_pos_emb": False},
         "dinov3": {
             "use_rot_pos_emb": True,
@@ -166,10 +166,10 @@ def _eva(arch: Arch, shared: dict[str, Any]) -> nn.Module:
             "use_rot_pos_emb": True,
             "ref_feat_shape": (_EVA02_REFERENCE_PX // arch.patch_size,) * 2,
         },
-    }[arch.rope]
+    }
     return Eva(
         **shared,
-        **rope,
+        **ropes[arch.rope],
         mlp_ratio=_ratio(arch.mlp_rows // 2 if packed else arch.mlp_rows, arch),
         swiglu_mlp=arch.mlp != "plain",
         swiglu_align_to=1 if arch.mlp == "gated" else 0,

@@ -20,9 +20,7 @@ _GRID = (16, 16)
 _CONSTANT_TOLERANCE = 1e-3
 
 
-def check_backbone(
-    name: str, *, device: str | torch.device = "cpu"
-) -> dict[str, Any]:
+def check_backbone(name: str, *, device: str | torch.device = "cpu") -> dict[str, Any]:
     """Load a named backbone, run it on synthetic images and report.
 
     Parameters

@@ -1,14 +1,15 @@
 """Hand-made multi-scale features: intensity, edges, texture. No weights, no torch.
 
-A pyramid does the work: level l holds the image blurred with a Gaussian of
-``2**l`` pixels, sampled every ``2**l`` pixels, so that each level costs a quarter of
-the one below and every blur is short. On each level: the value, the gradient
-magnitude, the two Hessian eigenvalues and (from the pyramid of the squared image) the
-local standard deviation; coarse levels are interpolated bilinearly.
+Gaussians of 0.5 to 16 pixels, each blurred from the one before; those of 4 pixels and
+more are kept at a half, a quarter and an eighth of the resolution, where they lose
+nothing, and are interpolated bilinearly. Of each: the value, the gradient magnitude
+and the two Hessian eigenvalues; and the gradient magnitude at 1 pixel, smoothed with
+the coarser Gaussians, which measures the strength of a texture.
 
-Samples sit at multiples of ``2**l`` of *image* coordinates and windows are grown to
-cover every filter's support, so a pixel's features do not depend on the window it is
-computed in. Only this module knows the support; callers pass a reader.
+Coarse samples sit at multiples of their spacing in *image* coordinates and windows are
+grown to cover every filter's support, so a pixel's features do not depend on the
+window it is computed in, to the bit. Only this module knows the support; callers pass
+a reader.
 
 The set of filters follows scikit-image's `multiscale_basic_features` and the classic
 trainable-segmentation plugins (Arganda-Carreras et al. 2017, Bioinformatics 33:2424).
@@ -16,6 +17,7 @@ trainable-segmentation plugins (Arganda-Carreras et al. 2017, Bioinformatics 33:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -26,34 +28,46 @@ from napari_alibi_seg._base import FloatArray, Window
 
 __all__ = ["ClassicalFeatures"]
 
-# Finest to coarsest Gaussian: 1, 2, 4, 8, 16 pixels.
-_LEVELS = 5
-_PER_LEVEL = 5  # value, gradient magnitude, two Hessian eigenvalues, local deviation
-_ALIGN_PX = 1 << (_LEVELS - 1)
+# Gaussians in pixels, finest to coarsest, and the spacing of their samples.
+_SIGMAS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+_SHIFTS = (0, 0, 0, 1, 2, 3)  # spacing 2**shift: half a sigma of the coarse ones
+_KINDS = ("value", "gradient", "hessian-max", "hessian-min")
+# Texture strength starts from the gradient of this level.
+_EDGE_LEVEL = 1
+_PER_CHANNEL = len(_SIGMAS) * (len(_KINDS) + 1) - (_EDGE_LEVEL + 1)
+_ALIGN_PX = 1 << _SHIFTS[-1]
+# Sum of every filter's reach on every level, rounded up to the alignment.
+_HALO_PX = 136
 
 
-def _taps(sigma: float, radius: int) -> FloatArray:
-    x = np.arange(-radius, radius + 1)
+def _taps(sigma: float) -> FloatArray:
+    x = np.arange(-math.ceil(3.5 * sigma), math.ceil(3.5 * sigma) + 1)
     kernel = np.exp(-0.5 * (x / sigma) ** 2)
     return (kernel / kernel.sum()).astype(np.float32)
 
 
-_FIRST = _taps(1.0, 4)  # raw image to the Gaussian of level 0
-_NEXT = _taps(np.sqrt(3.0), 6)  # one level's Gaussian to the next: sqrt(2**2 - 1**2)
+def _chain() -> list[tuple[FloatArray, int]]:
+    """Return kernel and decimation that lead from each level to the next."""
+    steps, before, spacing = [], 0.0, 1
+    for sigma, shift in zip(_SIGMAS, _SHIFTS, strict=True):
+        taps = _taps(math.sqrt(sigma**2 - before**2) / spacing)
+        steps.append((taps, (1 << shift) // spacing))
+        before, spacing = sigma, 1 << shift
+    return steps
+
+
+_STEPS = _chain()
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _mirror(i: int, n: int) -> int:
-    """Index mirrored about the end samples."""
-    if n == 1:
-        return 0
-    i = abs(i) % (2 * (n - 1))
-    return i if i < n else 2 * (n - 1) - i
+def _inside(i: int, n: int) -> int:
+    """Index of the nearest sample."""
+    return max(0, min(i, n - 1))
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _blur(src: FloatArray, taps: FloatArray, stride: int) -> FloatArray:
-    """Separable convolution with mirrored borders, every `stride`-th sample kept."""
+    """Separable convolution with repeated borders, every `stride`-th sample kept."""
     height, width = src.shape
     radius = taps.shape[0] // 2
     out = np.empty((-(-height // stride), -(-width // stride)), np.float32)
@@ -63,12 +77,12 @@ def _blur(src: FloatArray, taps: FloatArray, stride: int) -> FloatArray:
         middle[:] = 0
         for k in range(taps.shape[0]):
             weight = taps[k]
-            row = src[_mirror(i * stride + k - radius, height)]
+            row = src[_inside(i * stride + k - radius, height)]
             for x in range(width):
                 middle[x] += weight * row[x]
         for k in range(radius):
-            line[radius - 1 - k] = middle[_mirror(-1 - k, width)]
-            line[radius + width + k] = middle[_mirror(width + k, width)]
+            line[radius - 1 - k] = middle[_inside(-1 - k, width)]
+            line[radius + width + k] = middle[_inside(width + k, width)]
         target = out[i]
         target[:] = 0
         for k in range(taps.shape[0]):
@@ -79,31 +93,32 @@ def _blur(src: FloatArray, taps: FloatArray, stride: int) -> FloatArray:
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _describe(g: FloatArray, g2: FloatArray) -> FloatArray:
-    """Return value, gradient, Hessian eigenvalues and deviation of one level.
+def _describe(g: FloatArray, reach: int) -> FloatArray:
+    """Return value, gradient and Hessian eigenvalues of one level.
 
-    Second derivatives are taken two samples apart (the difference of central
-    differences): on noisy micrographs that is worth more than a compact stencil.
+    Pure second derivatives are taken `reach` samples apart. 2, the difference of
+    central differences, is worth more than 1 where noise is as fine as the sampling.
     """
     height, width = g.shape
-    out = np.empty((5, height, width), np.float32)
+    out = np.empty((4, height, width), np.float32)
     half, quarter = np.float32(0.5), np.float32(0.25)
-    zero, two = np.float32(0), np.float32(2)
-    near = np.empty((5, width + 4), np.float32)  # rows y-2 to y+2 with mirrored ends
+    two, inverse = np.float32(2), np.float32(1.0 / (reach * reach))
+    near = np.empty((5, width + 4), np.float32)  # rows y-2 to y+2 with repeated ends
     for y in range(height):
         for k in range(5):
-            row = g[_mirror(y + k - 2, height)]
+            row = g[_inside(y + k - 2, height)]
             near[k, 2 : width + 2] = row
             for e in range(2):
-                near[k, 1 - e] = row[_mirror(-1 - e, width)]
-                near[k, width + 2 + e] = row[_mirror(width + e, width)]
-        a, b, m, c, d = near[0], near[1], near[2], near[3], near[4]
+                near[k, 1 - e] = row[_inside(-1 - e, width)]
+                near[k, width + 2 + e] = row[_inside(width + e, width)]
+        b, m, c = near[1], near[2], near[3]
+        a, d = near[2 - reach], near[2 + reach]
         for x in range(width):
             here = m[x + 2]
             gx = (m[x + 3] - m[x + 1]) * half
             gy = (c[x + 2] - b[x + 2]) * half
-            gxx = (m[x + 4] - two * here + m[x]) * quarter
-            gyy = (d[x + 2] - two * here + a[x + 2]) * quarter
+            gxx = (m[x + 2 + reach] - two * here + m[x + 2 - reach]) * inverse
+            gyy = (d[x + 2] - two * here + a[x + 2]) * inverse
             gxy = (c[x + 3] - c[x + 1] - b[x + 3] + b[x + 1]) * quarter
             mean = (gxx + gyy) * half
             diff = (gxx - gyy) * half
@@ -112,7 +127,6 @@ def _describe(g: FloatArray, g2: FloatArray) -> FloatArray:
             out[1, y, x] = np.sqrt(gx * gx + gy * gy)
             out[2, y, x] = mean + root
             out[3, y, x] = mean - root
-            out[4, y, x] = np.sqrt(max(g2[y, x] - here * here, zero))
     return out
 
 
@@ -162,34 +176,32 @@ class ClassicalFeatures:
     >>> read = lambda w: image[:, w.y0 : w.y1, w.x0 : w.x1]
     >>> features = ClassicalFeatures(1)
     >>> features.compute(read, (70, 90), Window(8, 40, 16, 80)).shape
-    (26, 32, 64)
+    (28, 32, 64)
     """
 
     n_channels: int = 1
-    # Sum of every filter's reach on every level, rounded up to the alignment.
-    halo_px: int = 128
 
     @property
     def names(self) -> tuple[str, ...]:
         """One name per feature: channel, filter, Gaussian in pixels."""
-        kinds = ("value", "gradient", "hessian-max", "hessian-min", "deviation")
         return tuple(
             name
             for c in range(self.n_channels)
+            for level, sigma in enumerate(_SIGMAS)
             for name in (
-                f"c{c} raw",
-                *(f"c{c} {k} {1 << s}px" for s in range(_LEVELS) for k in kinds),
+                *(f"c{c} {kind} {sigma:g}px" for kind in _KINDS),
+                *((f"c{c} texture {sigma:g}px",) if level > _EDGE_LEVEL else ()),
             )
         )
 
     @property
     def n_features(self) -> int:
         """Features per pixel."""
-        return self.n_channels * (1 + _LEVELS * _PER_LEVEL)
+        return self.n_channels * _PER_CHANNEL
 
     def support(self, window: Window, shape: tuple[int, int]) -> Window:
         """Return the aligned window that must be read to compute `window`."""
-        h, a = self.halo_px, _ALIGN_PX
+        h, a = _HALO_PX, _ALIGN_PX
         return Window(
             max(0, (window.y0 - h) // a * a),
             min(shape[0], window.y1 + h),
@@ -225,21 +237,53 @@ class ClassicalFeatures:
         block = read(area)
         if out is None:
             out = np.empty((self.n_features, *window.shape), np.float32)
-        per = 1 + _LEVELS * _PER_LEVEL
+        y, x = window.y0 - area.y0, window.x0 - area.x0
         for c in range(self.n_channels):
-            self._channel(block[c], area, window, out[c * per : (c + 1) * per])
+            own = out[c * _PER_CHANNEL : (c + 1) * _PER_CHANNEL]
+            _describe_channel(np.ascontiguousarray(block[c]), y, x, own)
         return out
 
-    def _channel(
-        self, image: FloatArray, area: Window, window: Window, out: FloatArray
-    ) -> None:
-        y, x = window.y0 - area.y0, window.x0 - area.x0
-        out[0] = image[y : y + window.shape[0], x : x + window.shape[1]]
-        image = np.ascontiguousarray(image)
-        square = image * image
-        for level in range(_LEVELS):
-            taps, stride = (_FIRST, 1) if level == 0 else (_NEXT, 2)
-            image, square = _blur(image, taps, stride), _blur(square, taps, stride)
-            first = 1 + level * _PER_LEVEL
-            planes = _describe(image, square)
-            _enlarge(planes, level, y, x, out[first : first + _PER_LEVEL])
+
+def _describe_channel(image: FloatArray, y: int, x: int, out: FloatArray) -> None:
+    """Fill the features of the pixels from (y, x) on from a grown block."""
+    edges: FloatArray | None = None
+    at = 0
+    for level, (taps, stride) in enumerate(_STEPS):
+        shift = _SHIFTS[level]
+        image = _blur(image, taps, stride)
+        # the grown part serves the coarser levels only, and the texture's gradient
+        area = _needed(
+            image.shape, shift, Window(y, y + out.shape[1], x, x + out.shape[2])
+        )
+        if level == _EDGE_LEVEL:
+            area = Window(0, image.shape[0], 0, image.shape[1])
+        planes = _describe(
+            np.ascontiguousarray(image[area.slices]), 2 if shift == 0 else 1
+        )
+        top, left = y - (area.y0 << shift), x - (area.x0 << shift)
+        own = out[at : at + len(_KINDS)]
+        if shift == 0:
+            own[:] = planes[:, top : top + out.shape[1], left : left + out.shape[2]]
+        else:
+            _enlarge(planes, shift, top, left, own)
+        at += len(_KINDS)
+        if edges is not None:
+            edges = _blur(edges, taps, stride)
+            if shift == 0:
+                out[at] = edges[y : y + out.shape[1], x : x + out.shape[2]]
+            else:
+                _enlarge(edges[None], shift, y, x, out[at : at + 1])
+            at += 1
+        if level == _EDGE_LEVEL:
+            edges = planes[1].copy()
+
+
+def _needed(shape: tuple[int, int], shift: int, window: Window) -> Window:
+    """Return the samples of a level that describe a window of pixels."""
+    reach = 2
+    return Window(
+        max(0, (window.y0 >> shift) - reach),
+        min(shape[0], ((window.y1 - 1) >> shift) + 2 + reach),
+        max(0, (window.x0 >> shift) - reach),
+        min(shape[1], ((window.x1 - 1) >> shift) + 2 + reach),
+    )

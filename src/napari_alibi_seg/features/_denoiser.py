@@ -216,9 +216,7 @@ class DenoisedBackbone:
         return f"DenoisedBackbone({self.name!r}, {self.backbone!r})"
 
 
-def load_denoiser(
-    path: str | Path, *, device: str | torch.device = "auto"
-) -> Denoiser:
+def load_denoiser(path: str | Path, *, device: str | torch.device = "auto") -> Denoiser:
     """Load a DVT stage-2 denoiser.
 
     Parameters

@@ -20,6 +20,7 @@ from napari_alibi_seg._base import ComputeError, DeviceMemoryError, SettingsErro
 __all__ = [
     "BatchLimit",
     "autocast",
+    "describe_devices",
     "forward_batched",
     "resolve_device",
     "resolve_dtype",
@@ -85,6 +86,24 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     return asked
 
 
+def describe_devices() -> list[str]:
+    """Return the devices of this machine with the memory that is free on them.
+
+    Examples
+    --------
+    >>> describe_devices()[-1]
+    'cpu'
+    """
+    out = []
+    for name in _available():
+        if name.startswith("cuda"):
+            free, total = torch.cuda.mem_get_info(torch.device(name))
+            title = torch.cuda.get_device_name(torch.device(name))
+            name = f"{name} ({title}, {free / 1e9:.1f} of {total / 1e9:.1f} GB free)"
+        out.append(name)
+    return out
+
+
 def _default_dtype(device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         supported = torch.cuda.is_bf16_supported(including_emulation=False)
@@ -94,9 +113,7 @@ def _default_dtype(device: torch.device) -> torch.dtype:
     return torch.float32
 
 
-def resolve_dtype(
-    dtype: str | torch.dtype | None, device: torch.device
-) -> torch.dtype:
+def resolve_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
     """Return the format to compute in.
 
     Parameters
@@ -120,7 +137,7 @@ def resolve_dtype(
     if dtype is None:
         return _default_dtype(device)
     chosen = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
-    if chosen not in _DTYPES.values():
+    if chosen is None or chosen not in _DTYPES.values():
         raise SettingsError(
             f"`dtype` must be one of {sorted(_DTYPES)} or None, got {dtype!r}."
         )

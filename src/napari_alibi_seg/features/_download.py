@@ -38,7 +38,7 @@ _REFUSED = (401, 403)
 _LATER = (408, 425, 429, 500, 502, 503, 504)
 
 
-class _Broken(Exception):
+class _BrokenError(Exception):
     """The connection failed in a way that another attempt may mend."""
 
 
@@ -72,7 +72,16 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         return new
 
 
-@dataclass
+@dataclass(frozen=True)
+class _Source:
+    """Where a file comes from."""
+
+    opener: urllib.request.OpenerDirector
+    url: str
+    token: str | None
+
+
+@dataclass(frozen=True)
 class _Part:
     """A file on its way: what is there, and which version of it."""
 
@@ -136,8 +145,9 @@ def download_file(
     opener = urllib.request.build_opener(redirects)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _only_one(part.path):
-            _fetch(opener, url, part, token, progress, pause_s)
+        with _OnlyOne(part.path):
+            source = _Source(opener, url, token)
+            _fetch(source, part, progress, pause_s)
             digest = file_sha256(part.path)
             _check_hash(digest, [sha256, redirects.sha256], url, part)
             part.path.replace(target)
@@ -153,7 +163,7 @@ def download_file(
     return digest
 
 
-class _only_one:
+class _OnlyOne:
     """Holds a lock file for as long as one process fetches into a part file."""
 
     def __init__(self, path: Path) -> None:
@@ -179,9 +189,7 @@ class _only_one:
         self._path.unlink(missing_ok=True)
 
 
-def _check_hash(
-    digest: str, expected: list[str | None], url: str, part: _Part
-) -> None:
+def _check_hash(digest: str, expected: list[str | None], url: str, part: _Part) -> None:
     for wanted in expected:
         if wanted is not None and digest != wanted:
             part.remove()
@@ -193,23 +201,19 @@ def _check_hash(
 
 
 def _fetch(
-    opener: urllib.request.OpenerDirector,
-    url: str,
-    part: _Part,
-    token: str | None,
-    progress: Progress | None,
-    pause_s: float,
+    source: _Source, part: _Part, progress: Progress | None, pause_s: float
 ) -> None:
+    """Receive until the file is whole; give up when nothing more arrives."""
     idle = 0
     while True:
         before = part.size
         try:
-            return _receive(opener, url, part, token, progress)
-        except _Broken as err:
+            return _receive(source, part, progress)
+        except _BrokenError as err:
             idle = 0 if part.size > before else idle + 1
             if idle == _ATTEMPTS:
                 raise WeightsError(
-                    f"Cannot fetch {url}: {err}, after {_ATTEMPTS} attempts. "
+                    f"Cannot fetch {source.url}: {err}, after {_ATTEMPTS} attempts. "
                     f"{part.size:,} bytes are kept; the next download goes on from "
                     "there. Without a connection, fetch the file elsewhere and give "
                     "its path."
@@ -221,30 +225,24 @@ def _fetch(
             time.sleep(pause_s * 2 ** (idle - 1))
 
 
-def _receive(
-    opener: urllib.request.OpenerDirector,
-    url: str,
-    part: _Part,
-    token: str | None,
-    progress: Progress | None,
-) -> None:
+def _receive(source: _Source, part: _Part, progress: Progress | None) -> None:
     """Take over one connection what is missing of the file."""
     headers = {"User-Agent": "napari-alibi-seg"}
-    if token:
-        headers["Authorization"] = f"Bearer {token}"
+    if source.token:
+        headers["Authorization"] = f"Bearer {source.token}"
     validator = part.validator()
     if part.size and validator:  # without it, two versions could be spliced
         headers |= {"Range": f"bytes={part.size}-", "If-Range": validator}
     try:
-        request = urllib.request.Request(url, headers=headers)
-        with opener.open(request, timeout=_TIMEOUT_S) as response:
+        request = urllib.request.Request(source.url, headers=headers)
+        with source.opener.open(request, timeout=_TIMEOUT_S) as response:
             _append(response, part, progress)
     except urllib.error.HTTPError as err:
-        _judge(err, url, part)
+        _judge(err, source.url, part)
     except (OSError, http.client.HTTPException) as err:
         if isinstance(err, OSError) and err.errno == errno.ENOSPC:
             raise
-        raise _Broken(f"no connection ({getattr(err, 'reason', err)})") from err
+        raise _BrokenError(f"no connection ({getattr(err, 'reason', err)})") from err
 
 
 def _judge(err: urllib.error.HTTPError, url: str, part: _Part) -> None:
@@ -258,9 +256,9 @@ def _judge(err: urllib.error.HTTPError, url: str, part: _Part) -> None:
         ) from err
     if err.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
         part.remove()
-        raise _Broken("what had arrived does not belong to the file") from err
+        raise _BrokenError("what had arrived does not belong to the file") from err
     if err.code in _LATER:
-        raise _Broken(f"HTTP {err.code}") from err
+        raise _BrokenError(f"HTTP {err.code}") from err
     raise WeightsError(
         f"The server does not have {url} (HTTP {err.code}). If the file was moved, "
         "fetch it by hand and give its path."
@@ -284,4 +282,4 @@ def _append(response: Any, part: _Part, progress: Progress | None) -> None:
             if progress is not None:
                 progress(done, total)
     if total is not None and done != total:
-        raise _Broken(f"it broke off at {done:,} of {total:,} bytes")
+        raise _BrokenError(f"it broke off at {done:,} of {total:,} bytes")

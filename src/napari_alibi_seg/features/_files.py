@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import pickle  # noqa: TID251 - for its exception class; nothing is unpickled with it
+import re
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -150,17 +151,19 @@ def _read_torch(path: Path) -> Mapping[str, Any]:
     try:
         contents = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as err:
-        if "Unsupported" in str(err):
-            raise WeightsError(
-                f"{str(path)!r} holds more than tensors and will not be unpickled: "
-                "that could run a stranger's code. If you trust it, convert it once "
-                'with torch.load(path, weights_only=False) and torch.save(x["model"], '
-                "new_path), taking the state dict alone, and give the new file. "
-                f"What torch refused: {str(err).splitlines()[-1][:300]}"
-            ) from err
-        raise _damaged(path, err) from err
+        refused = re.search(r"GLOBAL (\S+)", str(err))
+        if refused is None:
+            raise _damaged(path, "it is not in torch's format") from err
+        raise WeightsError(
+            f"{str(path)!r} holds more than tensors ({refused.group(1)}) and will not "
+            "be unpickled: that could run a stranger's code. If you trust it, convert "
+            "it once with torch.load(path, weights_only=False) and "
+            'torch.save(x["model"], new_path), taking the state dict alone, and give '
+            "the new file."
+        ) from err
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as err:
-        raise _damaged(path, err) from err
+        reason = str(err).splitlines() or [type(err).__name__]
+        raise _damaged(path, reason[0][:300]) from err
     if not isinstance(contents, Mapping):
         raise WeightsError(
             f"{str(path)!r} holds a {type(contents).__name__}, expected a state dict."
@@ -168,11 +171,10 @@ def _read_torch(path: Path) -> Mapping[str, Any]:
     return contents
 
 
-def _damaged(path: Path, err: Exception) -> WeightsError:
+def _damaged(path: Path, reason: str) -> WeightsError:
     return WeightsError(
-        f"{str(path)!r} is not a complete torch weights file "
-        f"({str(err).splitlines()[0][:300] if str(err) else type(err).__name__}). "
-        "Fetch or copy it again."
+        f"{str(path)!r} is not a complete torch weights file ({reason}). Fetch or copy "
+        "it again."
     )
 
 

@@ -196,9 +196,7 @@ def _prefix(stems: list[str]) -> str:
     return stems[0].removesuffix(_STEM)
 
 
-def _rename(
-    state: _State, prefix: str, *, meta: bool
-) -> tuple[_State, dict[str, str]]:
+def _rename(state: _State, prefix: str, *, meta: bool) -> tuple[_State, dict[str, str]]:
     """Return the tensors under timm's names, and their names in the file."""
     eva = meta or any(key.endswith(_EVA_ONLY) for key in state)
     if any(key.endswith(".gamma_1") for key in state):  # DINOv3 in timm, or DeiT-III
@@ -219,7 +217,9 @@ def _rename(
     return tensors, names
 
 
-def _split_bias(name: str, value: Tensor, state: _State) -> Iterator[tuple[str, Tensor]]:
+def _split_bias(
+    name: str, value: Tensor, state: _State
+) -> Iterator[tuple[str, Tensor]]:
     """Turn Meta's qkv bias, whose k part is masked, into timm's q and v biases."""
     if name.endswith(".bias_mask"):
         return
@@ -305,49 +305,67 @@ def _architecture(
     pooled: bool,
 ) -> Arch:
     """Read the architecture off names and shapes."""
-
-    def has(ending: str) -> bool:
-        return any(key.endswith(ending) for key in tensors)
-
     if "cls_token" not in tensors:
         raise WeightsError("The keys do not fit a ViT. missing: cls_token.")
+
+    def has(*endings: str) -> bool:
+        return any(key.endswith(endings) for key in tensors)
+
     embed_dim, patch_size = _stem_shape(tensors)
     blocks = [int(m.group(1)) for m in map(_BLOCK.match, tensors) if m]
-    gated = has(".mlp.fc1_g.weight")
-    rows = _first(tensors, ".mlp.fc1_g.weight", ".mlp.fc1.weight").shape[0]
-    packed = not gated and rows == 2 * _first(tensors, ".mlp.fc2.weight").shape[-1]
-    eva = gated or has(".attn.q_bias") or has(".q_proj.weight") or has(".gamma_1")
-    registers = _registers(tensors)
-    rope: Literal["dinov3", "eva02"] | None = None
-    if eva and table is not None and (gated or packed):
-        rope = "eva02"  # timm computes it; neither layout needs it in the file
-    elif eva and table is None and (rotary or not meta):
-        rope = "dinov3"
-    elif rotary:
-        raise WeightsError("The file has rotary frequencies, but no layout known here.")
+    mlp, rows = _mlp(tensors)
+    eva = mlp == "gated" or has(".q_bias", ".q_proj.weight", ".gamma_1")
+    pre_norm, registers = has("norm_pre.weight"), _registers(tensors)
     return Arch(
         family="eva" if eva else "vit",
         patch_size=patch_size,
         embed_dim=embed_dim,
         depth=1 + max(blocks, default=-1),
         registers=registers,
-        mlp="gated" if gated else "packed" if packed else "plain",
+        mlp=mlp,
         mlp_rows=rows,
         qkv_fused=not has(".attn.q_proj.weight"),
-        qkv_bias=has(".attn.qkv.bias") or has(".q_bias") or has(".q_proj.bias"),
+        qkv_bias=has(".attn.qkv.bias", ".q_bias", ".q_proj.bias"),
         qk_norm=has(".attn.q_norm.weight"),
-        layer_scale=has(".ls1.gamma") or has(".gamma_1"),
+        layer_scale=has(".ls1.gamma", ".gamma_1"),
         attn_norm=has(".attn.norm.weight"),
         mlp_norm=has(".mlp.norm.weight"),
-        pre_norm=has("norm_pre.weight"),
+        pre_norm=pre_norm,
         # A model that norms after pooling has none before; one without either is torn.
         final_norm=not pooled or "norm.weight" in tensors or "norm.bias" in tensors,
         table=None if table is None else table[0],
         table_prefix=table is not None and table[1],
-        rope=rope,
+        rope=_rope(eva, table is not None, mlp != "plain", rotary, meta),
         # No file says its epsilon: that of CLIP and of DINOv3, that of all others.
-        norm_eps=1e-5 if has("norm_pre.weight") or (eva and registers) else 1e-6,
+        norm_eps=1e-5 if pre_norm or (eva and registers) else 1e-6,
     )
+
+
+def _mlp(tensors: _State) -> tuple[Literal["plain", "packed", "gated"], int]:
+    """Return the kind of MLP and the rows of its first matrix."""
+    gated = any(key.endswith(".mlp.fc1_g.weight") for key in tensors)
+    rows = _first(tensors, ".mlp.fc1_g.weight", ".mlp.fc1.weight").shape[0]
+    if gated:
+        return "gated", rows
+    packed = rows == 2 * _first(tensors, ".mlp.fc2.weight").shape[1]
+    return ("packed" if packed else "plain"), rows
+
+
+def _rope(
+    eva: bool, table: bool, swiglu: bool, rotary: bool, meta: bool
+) -> Literal["dinov3", "eva02"] | None:
+    """Return the rotary embedding that goes with a layout.
+
+    timm computes it and keeps nothing in the file; Meta's layout keeps the periods,
+    and without them there is none.
+    """
+    if eva and table and swiglu:
+        return "eva02"
+    if eva and not table and (rotary or not meta):
+        return "dinov3"
+    if rotary:
+        raise WeightsError("The file has rotary frequencies, but no layout known here.")
+    return None
 
 
 def _position(tensors: _State, arch: Arch, rotary: bool) -> Position:

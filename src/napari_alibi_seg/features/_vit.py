@@ -143,7 +143,8 @@ class ViTBackbone:
     def __repr__(self) -> str:
         return (
             f"ViTBackbone({self.name!r}, patch_size={self.patch_size}, "
-            f"embed_dim={self.embed_dim}, alibi={self.alibi}, device={str(self.device)!r})"
+            f"embed_dim={self.embed_dim}, alibi={self.alibi}, "
+            f"device={str(self.device)!r})"
         )
 
     def patch_features(self, images: Tensor) -> Tensor:
@@ -247,13 +248,19 @@ def _block_slopes(
 
 @cache
 def _flex_attention(device_type: str) -> Callable[..., Any]:
-    """Return FlexAttention: one kernel on a GPU, plain (slow) tensors elsewhere."""
+    """Return FlexAttention: one kernel on a GPU, plain (slow) tensors elsewhere.
+
+    Compiled for each grid by itself: with sizes left open, torch 2.15 fails at the
+    second grid. torch keeps eight; a ninth grid in one process is computed unfused,
+    and torch says so.
+    """
     from torch.nn.attention.flex_attention import flex_attention
 
-    if device_type == "cuda":
-        compiled: Callable[..., Any] = torch.compile(flex_attention)
-        return compiled
-    return flex_attention
+    backend = "inductor" if device_type == "cuda" else "eager"
+    compiled: Callable[..., Any] = torch.compile(
+        flex_attention, dynamic=False, backend=backend
+    )
+    return compiled
 
 
 def _checked(images: Tensor, patch_size: int) -> Tensor:

@@ -16,11 +16,17 @@ third of a walk down a tree.
 
 from __future__ import annotations
 
+from typing import Any, TypeAlias
+
 import numpy as np
+import numpy.typing as npt
 from numba import njit, types
 from numba.extending import intrinsic
 
 __all__ = ["forest_proba", "linear_scores", "project_rows"]
+
+_Array: TypeAlias = npt.NDArray[Any]
+_Arrays: TypeAlias = tuple[_Array, ...]
 
 _U = np.uint64
 _ALL = np.uint32(0xFFFFFFFF)
@@ -36,10 +42,10 @@ def _read(dtype: object, ndim: int, layout: str = "C") -> object:
 
 
 @intrinsic
-def _trailing_zeros(typing_context, bits):  # type: ignore[no-untyped-def] # numba API
+def _trailing_zeros(typing_context: Any, bits: Any) -> Any:
     """Count the zeros below the lowest set bit."""
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         undefined_at_zero = context.get_constant(types.boolean, True)
         return builder.cttz(args[0], undefined_at_zero)
 
@@ -47,7 +53,7 @@ def _trailing_zeros(typing_context, bits):  # type: ignore[no-untyped-def] # num
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _strike_out(x, n, block, t, alive):  # type: ignore[no-untyped-def]
+def _strike_out(x: _Array, n: int, block: _Arrays, t: int, alive: _Array) -> None:
     """Leave in `alive` the exits of tree `t`'s top block each pixel may still take.
 
     A node that sends a pixel right strikes out the exits left of it; the lowest exit
@@ -72,7 +78,9 @@ def _strike_out(x, n, block, t, alive):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _unfinished(n, alive, exits, t, pixel, node):  # type: ignore[no-untyped-def]
+def _unfinished(
+    n: int, alive: _Array, exits: _Arrays, t: int, pixel: _Array, node: _Array
+) -> Any:
     """List the pixels whose exit is an inner node, with that node; return how many."""
     _, exit_node, open_exits = exits
     open_t, node_t = open_exits[t], exit_node[t]
@@ -86,7 +94,15 @@ def _unfinished(n, alive, exits, t, pixel, node):  # type: ignore[no-untyped-def
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _walk(x, trees, t, pixel, node, count, total):  # type: ignore[no-untyped-def]
+def _walk(
+    x: _Array,
+    trees: _Arrays,
+    t: int,
+    pixel: _Array,
+    node: _Array,
+    count: Any,
+    total: _Array,
+) -> None:
     """Walk the listed pixels down to their leaves and add the leaves' values.
 
     A leaf is its own child (threshold infinity), so that a few levels can be walked
@@ -117,7 +133,7 @@ def _walk(x, trees, t, pixel, node, count, total):  # type: ignore[no-untyped-de
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _unpack(total, n, whole, out):  # type: ignore[no-untyped-def]
+def _unpack(total: _Array, n: int, whole: int, out: _Array) -> None:
     """Turn packed fixed-point sums into probabilities.
 
     The last class is what the others leave of `whole` when it was not packed.
@@ -126,7 +142,7 @@ def _unpack(total, n, whole, out):  # type: ignore[no-untyped-def]
     n_packed = min(n_classes, 2 * total.shape[0])
     scale = np.float64(whole)
     for k in range(n):
-        rest = whole
+        rest = np.int64(whole)
         for c in range(n_packed):
             share = (total[c >> 1, k] >> _U(32 * (c & 1))) & _LOW_HALF
             rest -= np.int64(share)
@@ -169,7 +185,15 @@ _OUT = types.Array(types.float32, 2, "A")
     cache=True,
     error_model="numpy",
 )  # fmt: skip
-def forest_proba(features, block, exits, trees, whole, width, out):  # type: ignore[no-untyped-def]
+def forest_proba(
+    features: _Array,
+    block: _Arrays,
+    exits: _Arrays,
+    trees: _Arrays,
+    whole: int,
+    width: int,
+    out: _Array,
+) -> None:
     """Fill `out` (K, N) with the forest's class probabilities of `features` (F, N).
 
     `width` pixels at a time are copied to scratch and sent through all trees.
@@ -211,8 +235,10 @@ def forest_proba(features, block, exits, trees, whole, width, out):  # type: ign
     cache=True,
     error_model="numpy",
 )
-def linear_scores(features, weights, offset, out):  # type: ignore[no-untyped-def]
-    """Fill `out` (K, N) with ``offset + weights @ features``, summed in feature order."""
+def linear_scores(
+    features: _Array, weights: _Array, offset: _Array, out: _Array
+) -> None:
+    """Fill `out` (K, N) with ``offset + weights @ features``, in feature order."""
     n_features, n_pixels = features.shape
     for first in range(0, n_pixels, 1024):
         last = min(first + 1024, n_pixels)
@@ -237,7 +263,7 @@ def linear_scores(features, weights, offset, out):  # type: ignore[no-untyped-de
     cache=True,
     error_model="numpy",
 )
-def project_rows(rows, mean, weights, out):  # type: ignore[no-untyped-def]
+def project_rows(rows: _Array, mean: _Array, weights: _Array, out: _Array) -> None:
     """Fill `out` (N, n) with ``(rows - mean) @ weights``; `weights` is (C, n)."""
     n_rows, n_channels = rows.shape
     n_out = weights.shape[1]
