@@ -184,18 +184,27 @@ class Stages:
         self.base_mb = resident_mb()
         self.seconds: dict[str, list[float]] = {}
         self.peak_mb: dict[str, float] = {}
+        self._open: tuple[str, float] | None = None
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        reset_peak()
-        started = time.perf_counter()
+        """Count what happens inside as one stage; repeats are kept apart."""
+        self.switch(name)
         try:
             yield
         finally:
-            seconds = time.perf_counter() - started
+            self.switch(None)
+
+    def switch(self, name: str | None) -> None:
+        """End the stage that is open, if any, and begin another, unless None."""
+        now = time.perf_counter()
+        if self._open is not None:
+            before, started = self._open
             above = peak_mb() - self.base_mb
-            self.seconds.setdefault(name, []).append(seconds)
-            self.peak_mb[name] = max(self.peak_mb.get(name, 0.0), above)
+            self.seconds.setdefault(before, []).append(now - started)
+            self.peak_mb[before] = max(self.peak_mb.get(before, 0.0), above)
+        reset_peak()
+        self._open = None if name is None else (name, time.perf_counter())
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -371,42 +380,3 @@ def three_phases(data: Path, side: int) -> tuple[np.ndarray, np.ndarray, str]:
     made = synthesize("precipitates", (side, side), seed=0)
     painted = draw_scribbles(made.mask, strokes_per_class=8, seed=0)
     return made.image, painted, "synthetic precipitates"
-
-
-# ------------------------------------------------------------------- random backbones
-
-
-def random_vit(folder: Path, *, size: str = "small", seed: int = 0) -> Path:
-    """Write a DINOv2-shaped ViT with registers and random weights; return the file.
-
-    Same cost as a trained one, but its features mean nothing. It has no position
-    table, so it can only be loaded with an `Alibi` or the like.
-    """
-    from safetensors.torch import save_file
-
-    weights = bare_vit(size, seed).state_dict()
-    weights.pop("pos_embed", None)
-    path = folder / f"random-vit-{size}.safetensors"
-    save_file({k: v.contiguous() for k, v in weights.items()}, path)
-    return path
-
-
-def bare_vit(size: str = "small", seed: int = 0) -> Any:
-    """Return timm's DINOv2-shaped ViT/14 without a position table."""
-    import timm
-    import torch
-
-    torch.manual_seed(seed)
-    model = timm.create_model(
-        f"vit_{size}_patch14_reg4_dinov2",
-        pretrained=False,
-        num_classes=0,
-        dynamic_img_size=True,
-    ).eval()
-    # DINOv2 starts its layer scales at 1e-5, which would leave the blocks without
-    # a say; trained ones lie near 1
-    for name, value in model.named_parameters():
-        if name.endswith("gamma"):
-            torch.nn.init.constant_(value, 1.0)
-    model.pos_embed = None
-    return model.requires_grad_(False)

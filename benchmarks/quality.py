@@ -64,7 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         }
     scores, stages = score_rows(found), stage_rows(found, sets)
     report(PART, f"mIoU, mean of {len(seeds)} seed(s)", table(_SCORE_HEAD, scores))
-    report(PART, "seconds per set and scribbling, peak memory", table(_COST_HEAD, stages))
+    report(
+        PART, "seconds per set and scribbling, peak memory", table(_COST_HEAD, stages)
+    )
     _verdict(scores)
     several = {k: v for k, v in sets.items() if len(v) > 1}
     cross = {
@@ -169,7 +171,9 @@ class _Scores:
     def to_dict(self) -> dict[str, Any]:
         out: dict[str, Any] = {}
         for (kind, _), counts in self._pooled.items():
-            out.setdefault(kind, {"mean": [], "pooled": []})["pooled"].append(counts.miou)
+            out.setdefault(kind, {"mean": [], "pooled": []})["pooled"].append(
+                counts.miou
+            )
         for (kind, _), values in self._images.items():
             out[kind]["mean"].append(statistics.mean(values))
         return out

@@ -91,11 +91,11 @@ def test_position_absent(make_vit):
 
 def meta_dinov2(state):
     """Registers under another name, class position in the table, mask token."""
-    out = {k.replace("mlp.fc1", "mlp.fc1"): v for k, v in state.items()}
+    out = dict(state)
     registers = out.pop("reg_token", None)
     if registers is not None:
         out["register_tokens"] = registers
-        row = torch.full_like(out["cls_token"], 0.25)
+        row = torch.linspace(-2, 2, 64).sin().expand_as(out["cls_token"])
         out["cls_token"] = out["cls_token"] - row
         out["pos_embed"] = torch.cat([row, out["pos_embed"]], 1)
     out["mask_token"] = torch.ones(1, 64)
@@ -165,6 +165,48 @@ def baai_eva02(state):
             key = key.replace(old, new)
         out[key] = value
     return out
+
+
+def transformers_dinov3(state, layers="model.layer."):
+    """Separate projections, the keys' without bias; no rotary frequencies."""
+    names = {
+        "patch_embed.proj.": "embeddings.patch_embeddings.",
+        "reg_token": "embeddings.register_tokens",
+        "cls_token": "embeddings.cls_token",
+        ".attn.proj.": ".attention.o_proj.",
+        "gamma_1": "layer_scale1.lambda1",
+        "gamma_2": "layer_scale2.lambda1",
+        ".attn.q_bias": ".attention.q_proj.bias",
+        ".attn.v_bias": ".attention.v_proj.bias",
+        ".mlp.fc1_g.": ".mlp.gate_proj.",
+        ".mlp.fc1_x.": ".mlp.up_proj.",
+        ".mlp.fc1.": ".mlp.up_proj.",
+        ".mlp.fc2.": ".mlp.down_proj.",
+        "blocks.": layers,
+    }
+    out = {"embeddings.mask_token": torch.zeros(1, 1, 64)}
+    for key, value in state.items():
+        for old, new in names.items():
+            key = key.replace(old, new)
+        if key.endswith(".attn.qkv.weight"):
+            for letter, part in zip("qkv", value.chunk(3), strict=True):
+                new = key.replace("attn.qkv", f"attention.{letter}_proj")
+                out[new] = part
+        else:
+            out[key] = value
+    return out
+
+
+@pytest.mark.parametrize("layers", ["layer.", "model.layer."])
+@pytest.mark.parametrize("kind", ["dinov3-qkvb", "dinov3-splus"])
+def test_transformers_layout(make_vit, save, images, timm_features, kind, layers):
+    model = make_vit(kind)
+    path = save(transformers_dinov3(model.state_dict(), layers))
+    backbone = load_backbone(path, alibi=None, device="cpu")
+    x = images(16, (3, 5))
+    torch.testing.assert_close(
+        backbone.patch_features(x), timm_features(model, x), atol=2e-6, rtol=0
+    )
 
 
 ORIGINALS = {

@@ -75,7 +75,7 @@ def test_a_stored_table_needs_no_alibi(state, save):
 
 def test_meta_dinov3_without_periods_is_asked_about(make_vit, save):
     state = make_vit("dinov3").state_dict()
-    with pytest.raises(SettingsError, match="timm's DINOv3 layout"):
+    with pytest.raises(SettingsError, match="DINOv3 layout of timm"):
         load_backbone(save(state), device="cpu")
     state["storage_tokens"] = state.pop("reg_token")
     with pytest.raises(SettingsError, match="has no position embedding"):
@@ -333,7 +333,10 @@ def test_integer_images_are_refused_and_arrays_taken(state, save):
 def test_a_cpu_result_does_not_depend_on_the_batch(state, save, images):
     backbone = load_backbone(save(state), alibi=Alibi(), device="cpu")
     x = images(14, (6, 6), batch=5)
+    sizes = []
+    backbone._model.norm.register_forward_hook(lambda m, i, o: sizes.append(len(o)))
     whole = backbone.patch_features(x)
+    assert sizes == [1] * 5
     for i in range(5):
         assert torch.equal(backbone.patch_features(x[i : i + 1])[0], whole[i])
 

@@ -131,9 +131,7 @@ def test_too_many_pixels_are_thinned_out_and_weighted_back(monkeypatch, weight):
     assert clf.summary["samples_used"] == {"1": 450, "2": 450, "5": 100}
     # Nothing to tell the classes apart: what is left are their weights.
     expected = [0.9, 0.09, 0.01] if weight is None else [1 / 3] * 3
-    np.testing.assert_allclose(
-        clf.predict_proba(x[:1].T)[:, 0], expected, atol=2e-3
-    )
+    np.testing.assert_allclose(clf.predict_proba(x[:1].T)[:, 0], expected, atol=2e-3)
 
 
 def test_few_pixels_are_all_used():

@@ -303,9 +303,7 @@ DAMAGED = [
         swap("threshold", lambda a: a.astype(np.float64)), "float64", id="dtype"
     ),
     pytest.param(swap("left", lambda a: a[None]), "must be 1-D int32", id="ndim"),
-    pytest.param(
-        swap("tree_start", lambda a: a[:1]), "1 to 4096 trees", id="no-trees"
-    ),
+    pytest.param(swap("tree_start", lambda a: a[:1]), "1 to 4096 trees", id="no-trees"),
     pytest.param(
         swap("tree_start", lambda a: np.arange(5000)), "4096 trees", id="many-trees"
     ),

@@ -69,14 +69,15 @@ def command(args: argparse.Namespace) -> int:
     """Make, run, draw and report."""
     _check(args)
     run = _Run(args.out, ["-v"] * args.verbose)
+    run.forget()
     with run.stage("synthesise"):
         sample = _make_sample(args, run)
     for name, argv in _chain(args, run, sample.names).items():
         with run.stage(name):
-            code = run.type(name, argv)
+            code = run.call(name, argv)
         if code != EXIT_OK:
             # the command has said why on stderr
-            if args.json:
+            if args.json and run.results[name]:
                 print(json.dumps(run.results[name]))
             return code
     with run.stage("views"):
@@ -143,6 +144,11 @@ class _Run:
     def table(self) -> Path:
         return self.out / "results.csv"
 
+    def forget(self) -> None:
+        """Delete what an earlier demo segmented: found again, it would take no time."""
+        for kind in ("labels", "probabilities", "uncertainty"):
+            self.output(kind).unlink(missing_ok=True)
+
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Note how long something takes."""
@@ -150,7 +156,7 @@ class _Run:
         yield
         self.seconds[name] = round(time.perf_counter() - started, 3)
 
-    def type(self, name: str, argv: list[str]) -> int:
+    def call(self, name: str, argv: list[str]) -> int:
         """Run a command as if it had been typed, and keep what it answers."""
         from napari_alibi_seg._cli import main
 

@@ -128,11 +128,11 @@ def _fill(axes: Sequence[Any], panels: Panels) -> None:
     strokes = paint(panels.scribbles_yx, colours, 0.35 + 0.65 * grey)
     contents = [
         ("a", "Micrograph", grey),
-        ("b", f"{panels.features}: principal components 1-3", views.components_yxs),
+        ("b", f"{panels.features}: principal components 1–3", views.components_yxs),
         ("c", f"Segmentation, mean IoU {panels.miou:.2f}", None),
         ("d", f"Scribbles on {100 * painted:.1f} % of the pixels", strokes),
         ("e", f"{panels.features}: k-means, {len(views.colours)} clusters", clusters),
-        ("f", "Uncertainty", None),
+        ("f", "Uncertainty (normalised entropy)", None),
     ]
     size = panels.labels_yx.shape
     for ax, (letter, title, picture) in zip(axes, contents, strict=True):
@@ -208,7 +208,7 @@ def _distinct(colours_ks: FloatArray) -> FloatArray:
     """Spread colours over their whole range, so that neighbours can be told apart."""
     low, high = colours_ks.min(axis=0), colours_ks.max(axis=0)
     spread = (colours_ks - low) / np.where(high > low, high - low, 1)
-    return (0.08 + 0.87 * spread).astype(np.float32)
+    return (0.1 + 0.8 * spread).astype(np.float32)
 
 
 def bar_length(extent: float) -> float:
@@ -228,11 +228,11 @@ def _scale_bar(ax: Any, pixel: PixelSize, size: tuple[int, int]) -> None:
     """Draw a bar of a round length in the lower left corner."""
     from matplotlib.patches import Rectangle
 
-    height, width = size
+    width = size[1]
     length = bar_length(width * pixel.x)
     share = length / pixel.x / width
     style = {"transform": ax.transAxes, "linewidth": 0}
-    pad, thick, text = 0.028, 0.012, 0.062
+    pad, thick, text = 0.024, 0.011, 0.05
     box = (share + 2 * pad, 2 * pad + thick + text)
     ax.add_patch(Rectangle((0, 0), *box, color="black", alpha=0.62, **style))
     ax.add_patch(Rectangle((pad, pad), share, thick, color="white", **style))
@@ -245,7 +245,7 @@ def _scale_bar(ax: Any, pixel: PixelSize, size: tuple[int, int]) -> None:
         color="white",
         ha="center",
         va="bottom",
-        fontsize=8.5,
+        fontsize=8,
     )
 
 
@@ -284,7 +284,7 @@ def _colour_bar(figure: Any) -> None:
     ax.imshow(np.linspace(0, 1, 256)[None, :], aspect="auto", cmap=_UNCERTAINTY_MAP)
     ax.set_axis_off()
     for x, text, side in (
-        (right - 0.36 - long, "certain  0", "right"),
+        (right - 0.36 - long, "0", "right"),
         (right - 0.24, "1", "left"),
     ):
         figure.text(x / width, y / height, text, ha=side, va="center", fontsize=8.5)

@@ -61,6 +61,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     more.add_argument("--normalisation", choices=("frozen", "image"), default="frozen")
     more.add_argument("--trees", type=int, default=100, metavar="N")
     more.add_argument(
+        "--max-features",
+        type=int,
+        default=2,
+        metavar="N",
+        help="features tried at a split of a tree (default: 2)",
+    )
+    more.add_argument(
         "--class-weight",
         default="balanced",
         metavar="balanced|none|ID=W,...",
@@ -178,6 +185,7 @@ def _classifier_settings(args: argparse.Namespace) -> ClassifierSettings:
     values = {
         "kind": args.classifier,
         "n_trees": args.trees,
+        "max_features": args.max_features,
         "class_weight": weight,
         "resolution": args.resolution,
         "unsure_below": args.unsure_below,

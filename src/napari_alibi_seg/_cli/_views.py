@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["FeatureViews", "feature_views"]
 
 # More samples do not change what a handful of components and clusters look like.
-_MAX_SAMPLES = 20_000
+_MAX_SAMPLES = 10_000
 # Of each component: outliers must not take the contrast from all others.
 _PERCENTILES = (1.0, 99.0)
 

@@ -21,7 +21,7 @@ from napari_alibi_seg._base import (
 from napari_alibi_seg._segmenter._recipe import ClassInfo, Frozen
 from napari_alibi_seg._segmenter._segmenter import Segmenter
 from napari_alibi_seg.data import IntensityRange
-from napari_alibi_seg.features import ClassicalFeatures, reload_backbone
+from napari_alibi_seg.features import ClassicalFeatures
 from napari_alibi_seg.learn import (
     classifier_from_arrays,
     classifier_to_arrays,
@@ -163,6 +163,8 @@ def _backbone(
                 f"{path} was trained on {_who(identity)}, got {_who(given.identity)}."
             )
         return given
+    from napari_alibi_seg.features import reload_backbone  # imports torch
+
     weights = given or _existing(details.get("weights_hint"))
     denoiser = _existing(details.get("denoiser_hint"))
     return reload_backbone(identity, weights=weights, denoiser=denoiser, device=device)

@@ -44,7 +44,7 @@ from napari_alibi_seg.data import (
     pixel_tiles,
     read_labels,
 )
-from napari_alibi_seg.features import iter_extract, load_backbone
+from napari_alibi_seg.features import iter_extract
 from napari_alibi_seg.learn import (
     PixelClassifier,
     Projection,
@@ -170,6 +170,8 @@ class Segmenter:
         if isinstance(backbone, (str, Path)):
             if Path(backbone).is_file():
                 self.weights_hint = str(Path(backbone).resolve())
+            from napari_alibi_seg.features import load_backbone  # imports torch
+
             backbone = load_backbone(backbone, device=device)
         self.backbone: Backbone | None = backbone
         self.features = features

@@ -116,8 +116,8 @@ def _ask_for_alibi(stored: StoredViT, path: Path) -> str:
         "rope": "rotary frequencies",
         "zero": "a position embedding of zeros",
         "absent": "no position embedding",
-        "unsaid": "no position embedding (timm's DINOv3 layout, whose rotary "
-        "embedding is in no file)",
+        "unsaid": "no position embedding (the DINOv3 layout of timm and of "
+        "transformers, whose rotary embedding is in no file)",
     }[stored.position]
     slopes = " and learned ALiBi slopes" if stored.slopes else ""
     as_stored = "with" if stored.position in ("table", "unsaid") else "without"

@@ -8,8 +8,9 @@ nothing: `_load` chooses what to do about position, `_arch` checks that every ke
 its place.
 
 Layouts: timm's `VisionTransformer` (DINO, DINOv2, MAE, iBOT, DeiT-III, CLIP,
-supervised) and `Eva` (EVA-02, DINOv3), Meta's DINOv2 and DINOv3, the original
-DeiT-III and EVA-02, and these with prefixes or inside training checkpoints.
+supervised) and `Eva` (EVA-02, DINOv3), Meta's DINOv2 and DINOv3, transformers' DINOv3,
+the original DeiT-III and EVA-02, and these with prefixes or inside training
+checkpoints.
 """
 
 from __future__ import annotations
@@ -58,6 +59,22 @@ _RENAMED = (
 )
 _RENAMED_VIT = ((".gamma_1", ".ls1.gamma"), (".gamma_2", ".ls2.gamma"))
 _RENAMED_EVA = ((".ls1.gamma", ".gamma_1"), (".ls2.gamma", ".gamma_2"))
+# transformers' names, as in Meta's DINOv3 repositories on the hub; before v5 there was
+# no "model." before the layers.
+_HUB_STEM = "embeddings.patch_embeddings.weight"
+_HUB_NAMES = (
+    ("embeddings.patch_embeddings.", "patch_embed.proj."),
+    ("embeddings.register_tokens", "reg_token"),
+    ("embeddings.", ""),
+    ("model.layer.", "layer."),
+    ("layer.", "blocks."),
+    (".attention.o_proj.", ".attn.proj."),
+    (".attention.", ".attn."),
+    (".layer_scale1.lambda1", ".gamma_1"),
+    (".layer_scale2.lambda1", ".gamma_2"),
+    (".mlp.gate_proj.", ".mlp.fc1_g."),
+    (".mlp.down_proj.", ".mlp.fc2."),
+)
 # DINOv3's rotary base; a file with another one must not pass for it.
 _DINOV3_BASE = 100.0
 _PERIOD_TOLERANCE = 0.02  # Meta stores the periods in bfloat16
@@ -74,7 +91,8 @@ class StoredViT:
     arch : Arch
         As stored.
     position : {"table", "rope", "zero", "absent", "unsaid"}
-        "unsaid": timm's DINOv3 layout, whose rotary frequencies are in no file.
+        "unsaid": DINOv3 in the layout of timm or transformers, whose rotary
+        frequencies are in no file.
     slopes : tuple of Tensor
         Learned ALiBi slopes, (heads,) for each block; empty where there are none.
     num_heads : int or None
@@ -121,6 +139,8 @@ def read_layout(checkpoint: Mapping[str, Any]) -> StoredViT:
     WeightsError
         If there is no ViT of a known layout, or keys are left over.
     """
+    if any(str(key).endswith(_HUB_STEM) for key in checkpoint):
+        checkpoint = _from_transformers(checkpoint)
     state, prefix, dropped = _select(_unwrap(checkpoint))
     stored_slopes = {k: state.pop(k) for k in [*state] if _SLOPE.match(k)}
     rotary = {k: state.pop(k) for k in [*state] if _ROTARY.search(k)}
@@ -162,6 +182,17 @@ def _unwrap(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
         f"There is no ViT of a known layout in the file: no key ends with {_STEM!r}. "
         f"Its keys are: {list_keys(map(str, checkpoint), 8) or 'none'}.{hint}"
     )
+
+
+def _from_transformers(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    gated = any(".mlp.gate_proj." in key for key in checkpoint)
+    first = (".mlp.up_proj.", ".mlp.fc1_x." if gated else ".mlp.fc1.")
+    out = {}
+    for key, value in checkpoint.items():
+        for old, new in (*_HUB_NAMES, first):
+            key = key.replace(old, new)
+        out[key] = value
+    return out
 
 
 def _select(state: Mapping[str, Any]) -> tuple[_State, str, tuple[str, ...]]:

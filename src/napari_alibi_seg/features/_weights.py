@@ -157,7 +157,7 @@ def _how_to_get(spec: BackboneSpec) -> str:
         gated = (
             f" Licence: {spec.licence}. The authors' own repository {spec.gated!r} is "
             "gated: to use it, accept the licence on its page, wait for access, log in "
-            "with `hf auth login` or fetch the .pth file by hand, and give its path."
+            "with `hf auth login` or fetch the file by hand, and give its path."
         )
     return (
         f"The weights of {spec.name!r} are not on this machine. Expected the file "

@@ -212,6 +212,7 @@ def _fitted(
             index_n,
             n_trees=settings.n_trees,
             sample_weight=weight_n,
+            max_features=settings.max_features,
             seed=settings.seed,
             n_jobs=n_jobs,
         )

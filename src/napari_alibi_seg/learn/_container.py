@@ -138,13 +138,11 @@ def _arrays(data: bytes, table: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]
         refuse(f"A classifier has at most {MAX_ARRAYS} arrays, got {len(table)}.")
     for name, entry in table.items():
         entry = entry if isinstance(entry, dict) else {}
-        if entry.get("dtype") not in _DTYPES:
-            refuse(
-                f"The array {name!r} must be one of {list(_DTYPES)}, got "
-                f"{entry.get('dtype')!r}."
-            )
-        if 0 in (shape := entry.get("shape") or [0]):
-            refuse(f"The array {name!r} must not be empty, got the shape {shape}.")
+        dtype, shape = entry.get("dtype"), entry.get("shape")
+        if not isinstance(dtype, str) or dtype not in _DTYPES:
+            refuse(f"The array {name!r} must be one of {list(_DTYPES)}, got {dtype!r}.")
+        if not isinstance(shape, list) or not shape or 0 in shape:
+            refuse(f"The array {name!r} must not be empty, got the shape {shape!r}.")
     decode: Any = safetensors.deserialize  # checks offsets, overlaps and lengths
     try:
         entries = decode(data)
@@ -180,6 +178,7 @@ def strict_json(raw: bytes, what: str) -> dict[str, Any]:
             parse_float=_finite,
             object_pairs_hook=_unique,
         )
+        canonical_json(value)  # fails for half a surrogate pair
     except RecursionError as err:
         raise ClassifierFileError(
             f"{what} is nested too deeply. Get the file again from where it came."

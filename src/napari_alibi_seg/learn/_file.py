@@ -137,7 +137,7 @@ def _encoded(
         text = canonical_json(document)
     except ValueError as err:
         raise SettingsError(
-            f"A classifier's header must hold finite numbers only ({err})."
+            f"A classifier's header must hold finite numbers and Unicode text ({err})."
         ) from err
     return pack(text, plain), document["sha256"]
 

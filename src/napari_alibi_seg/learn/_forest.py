@@ -83,6 +83,7 @@ def fit_forest(
     sample_weight: npt.NDArray[np.float64] | None = None,
     seed: int = 0,
     n_jobs: int = -1,
+    max_features: int | None = None,
 ) -> Forest:
     """Grow scikit-learn's random forest on `n_jobs` cores and keep its arrays.
 
@@ -101,6 +102,9 @@ def fit_forest(
         and not on `n_jobs`.
     n_jobs : int
         Cores; -1 is all of them.
+    max_features : int, optional
+        Features tried at a split, at most F; scikit-learn's default, the square root
+        of F, when left out.
 
     Returns
     -------
@@ -115,7 +119,12 @@ def fit_forest(
     """
     from sklearn.ensemble import RandomForestClassifier
 
-    model = RandomForestClassifier(n_trees, random_state=seed, n_jobs=n_jobs)
+    tried: int | str = "sqrt"
+    if max_features is not None:
+        tried = min(max_features, features_nf.shape[1])
+    model = RandomForestClassifier(
+        n_trees, random_state=seed, n_jobs=n_jobs, max_features=tried
+    )
     model.fit(features_nf, class_index, sample_weight)
     return Forest(forest_from_sklearn(model))
 

@@ -1,0 +1,305 @@
+"""Load every released backbone and print our numbers beside the published ones.
+
+For each named backbone: are its weights here, do they load and behave
+(`check_backbone`), and how much position a linear probe reads off its features, on
+homogeneous micrographs and on uniform noise, beside the paper "What DINO saw" (Pawlowsky
+et al. 2026; the numbers its authors wrote down beside their probe). Nothing is
+fetched without --download; what is missing is named with its file and repository.
+
+The images are cropped to squares and brought to 37 x 37 tokens at patch 14, 32 x 32 at
+patch 16. Their own micrographs are not public in full, so expect the order of the rows
+and the rough size, not the digits.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from _common import parser, report, save, table
+from _probe import channel_r2, position_r2, ramps, random_mask
+from _vits import add_backbones, load_chosen
+from tiling import token_map
+
+from napari_alibi_seg import AlibiSegError
+from napari_alibi_seg.data import (
+    IMAGE_SUFFIXES,
+    IntensityRange,
+    TokenGrid,
+    WorkingImage,
+    measure_range,
+    open_image,
+)
+from napari_alibi_seg.features import (
+    backbone_spec,
+    check_backbone,
+    download_weights,
+    find_weights,
+    list_backbones,
+)
+
+PART = "paper_numbers"
+_SEED = 100001
+_SIDE_PX = 518
+# Read off the most by position; blanking them is the paper's simplest remedy.
+_POSITIONAL = (47, 117, 359)
+
+
+@dataclass(frozen=True)
+class PaperRow:
+    """Mean R2 of the paper's probe, with its standard deviation where it is known."""
+
+    label: str
+    name: str | None
+    micrographs: tuple[float, float | None] | None
+    noise: tuple[float, float | None] | None
+    blanked: tuple[int, ...] = ()
+
+
+PAPER = (
+    PaperRow("DINO-S", "dino-s", (0.57, 0.14), (0.53, None)),
+    PaperRow("DINO-B", "dino-b", (0.64, None), (0.54, None)),
+    PaperRow("DINOv2-S, registers", "dinov2-s-reg", (0.83, 0.06), (0.89, 0.02)),
+    PaperRow("DINOv2-B", "dinov2-b", (0.69, None), (0.89, None)),
+    PaperRow("DINOv3-S+", "dinov3-splus", (0.97, 0.02), (0.98, None)),
+    PaperRow("MAE-B", "mae-b", (0.71, 0.11), (0.71, None)),
+    PaperRow("SAM-B", None, (0.61, 0.15), (0.91, None)),
+    PaperRow("ViT-B, ImageNet-1k", "vit-b", (-0.02, None), (-0.01, None)),
+    PaperRow("DeiT-III-B", "deit3-b", (0.09, None), (0.04, None)),
+    PaperRow("CLIP-B", "clip-b", (0.11, None), (-0.04, None)),
+    PaperRow("EVA02-B", "eva02-b", (0.02, None), (-0.08, None)),
+    PaperRow(
+        *("DINOv2-S, 3 channels blanked", "dinov2-s-reg", (0.78, 0.08), None),
+        blanked=_POSITIONAL,
+    ),
+    PaperRow("DVT on DINOv2-S, registers", "dvt-dinov2-s-reg", (0.75, 0.09), None),
+    PaperRow("ALiBi-DINOv2-S, COCO", "alibi-dinov2-s-coco", (-0.23, 0.28), None),
+    PaperRow("ALiBi-DINOv3-S+", "alibi-dinov3-splus-coco", None, (-0.86, 0.31)),
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = _options().parse_args(argv)
+    specs = [s for s in list_backbones() if s.kind != "classical"]
+    if args.only:
+        specs = [backbone_spec(name) for name in args.only]
+    if args.download:
+        _download([s.name for s in specs])
+    checks = [_checked(s.name) for s in specs]
+    report(PART, "released files", table(_CHECK_HEAD, map(_check_row, checks)))
+    images = find_images(args.images or args.data / "homogeneous")
+    if args.quick:
+        images = images[:2]
+    if not images:
+        print("No images for the probe (--images DIR); uniform noise only.")
+    usable = [c["name"] for c in checks if c.get("ok")]
+    found: dict[str, Any] = {}
+    for title, backbone in _loaded(usable, args):
+        found[title] = probe_backbone(backbone, images, args.draws)
+        for row in PAPER:
+            if row.blanked and row.name == title:
+                key = blanked_key(row)
+                found[key] = probe_backbone(backbone, images, args.draws, row.blanked)
+    title = f"position probe: mean R2 +- sd over {len(images)} images x {args.draws}"
+    report(PART, title, table(_PROBE_HEAD, probe_rows(found)))
+    _name_missing(checks)
+    save(PART, {"checks": checks, "probe": found, "images": [p.name for p in images]})
+    return 1 if any(c["state"] == "FAILED" for c in checks) else 0
+
+
+def _options() -> Any:
+    options = parser(__doc__)
+    add_backbones(options)
+    options.add_argument(
+        *("--images",),
+        type=Path,
+        metavar="DIR",
+        help="homogeneous micrographs (default: homogeneous/ of the data folder)",
+    )
+    options.add_argument("--draws", type=int, default=6, help="probes per image")
+    options.add_argument("--only", nargs="+", metavar="NAME", help="only these")
+    options.add_argument(
+        "--download", action="store_true", help="fetch what is missing (gigabytes)"
+    )
+    return options
+
+
+# ----------------------------------------------------------------------------- weights
+
+
+def _download(names: Iterable[str]) -> None:
+    for name in names:
+        try:
+            print(f"{name}: {download_weights(name)}", flush=True)
+        except AlibiSegError as err:
+            print(f"{name}: {err}", file=sys.stderr)
+
+
+def _checked(name: str) -> dict[str, Any]:
+    """Return what `check_backbone` says, or that the weights are absent or fail."""
+    spec = backbone_spec(name)
+    out: dict[str, Any] = {"name": name, "file": spec.file, "source": spec.source}
+    needed = [name, *([spec.base] if spec.base else [])]
+    if any(find_weights(n) is None for n in needed):
+        return {**out, "state": "absent"}
+    try:
+        found = check_backbone(name)
+    except AlibiSegError as err:
+        return {**out, "state": "FAILED", "error": str(err)}
+    return {**out, **found, "state": "ok" if found["ok"] else "FAILED"}
+
+
+_CHECK_HEAD = ("backbone", "weights", "file", "from", "SHA-256", "constant image")
+
+
+def _check_row(check: dict[str, Any]) -> list[Any]:
+    digest, spread = check.get("sha256"), check.get("constant_spread")
+    return [
+        *(check["name"], check["state"], check["file"], check["source"]),
+        f"{digest[:12]} {check['status']}" if digest else None,
+        None if spread is None else f"{spread:.1e}",
+    ]
+
+
+def _name_missing(checks: list[dict[str, Any]]) -> None:
+    absent = [c for c in checks if c["state"] == "absent"]
+    for check in absent:
+        print(f"Missing: {check['name']}: {check['file']} of {check['source']}")
+    for check in checks:
+        if "error" in check:
+            print(f"FAILED: {check['name']}: {check['error']}")
+    if absent:
+        print(
+            "Fetch them with `python benchmarks/paper_numbers.py --download`, or one "
+            "by one with `alibi-seg models --download NAME`."
+        )
+
+
+def _loaded(names: list[str], args: Any) -> Iterable[tuple[str, Any]]:
+    """Yield named backbones, then those given by path, one in memory at a time."""
+    for name in names:
+        yield name, load_chosen(name, None, args.device)
+    for name in args.backbone:
+        yield name, load_chosen(name, args.alibi, args.device)
+
+
+# ------------------------------------------------------------------------------- probe
+
+
+def find_images(folder: Path) -> list[Path]:
+    """Return the image files of a folder; none if there is no such folder."""
+    if not folder.is_dir():
+        return []
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def probe_backbone(
+    backbone: Any,
+    images: Sequence[Path],
+    draws: int,
+    blanked: Sequence[int] = (),
+) -> dict[str, Any]:
+    """Return R2 of all channels and of the best one, on images and on noise."""
+    rng = np.random.default_rng(_SEED)
+    views = {"micrographs": [_square_view(p) for p in images]}
+    views["noise"] = [_noise_view(rng)]
+    out: dict[str, Any] = {}
+    for what, group in views.items():
+        values, best = [], []
+        for view in group:
+            tokens = _tokens(backbone, view)
+            tokens[..., list(blanked)] = 0
+            target = ramps(*tokens.shape[:2])
+            for _ in range(draws):
+                mask = random_mask(tokens.shape[:2], rng)
+                values.append(position_r2(tokens, mask, target))
+                best.append(float(channel_r2(tokens, mask, target).max()))
+        out[what] = {"r2": values, "best_channel_r2": best}
+    return out
+
+
+def _square_view(path: Path) -> WorkingImage:
+    source = open_image(path)
+    block = source.read(source.window)
+    side = min(block.shape[:2])
+    y, x = ((n - side) // 2 for n in block.shape[:2])
+    square = open_image(np.ascontiguousarray(block[y : y + side, x : x + side, 0]))
+    return WorkingImage(square, "grey", measure_range(square, "grey", (0.5, 99.5)))
+
+
+def _noise_view(rng: np.random.Generator) -> WorkingImage:
+    pixels = rng.integers(0, 256, (_SIDE_PX, _SIDE_PX, 3), dtype=np.uint8)
+    whole = IntensityRange((0.0,), (255.0,), (127.0,))
+    return WorkingImage(open_image(pixels), "rgb", whole)
+
+
+def _tokens(backbone: Any, view: WorkingImage) -> np.ndarray:
+    """Return the tokens of a square image brought to one tile, (rows, cols, C)."""
+    patch = backbone.patch_size
+    side = _SIDE_PX // patch * patch
+    grid = TokenGrid(view.shape, patch, side, 0, side / view.shape[0])
+    return token_map(backbone, view, grid)[0]
+
+
+_PROBE_HEAD = (
+    *("backbone", "micrographs, paper", "micrographs, ours", "best channel, ours"),
+    *("noise, paper", "noise, ours"),
+)
+
+
+def blanked_key(row: PaperRow) -> str:
+    return f"{row.name}, blanked {list(row.blanked)}"
+
+
+def probe_rows(found: dict[str, Any]) -> list[list[Any]]:
+    """Return the paper's rows with ours beside them, then ours without a paper's."""
+    rows, shown = [], set()
+    for row in PAPER:
+        key = blanked_key(row) if row.blanked else row.name
+        shown.add(key)
+        where = "no such backbone here" if key is None else "no weights here"
+        ours = _ours(found.get(key or ""), where)
+        rows.append(
+            [
+                *(row.label, _published(row.micrographs), *ours[:2]),
+                *(_published(row.noise), ours[2]),
+            ]
+        )
+    for key, values in found.items():
+        if key not in shown:
+            ours = _ours(values, "")
+            rows.append([key, None, *ours[:2], None, ours[2]])
+    return rows
+
+
+def _published(value: tuple[float, float | None] | None) -> str | None:
+    if value is None:
+        return None
+    mean, sd = value
+    return f"{mean:.2f}" if sd is None else f"{mean:.2f} +- {sd:.2f}"
+
+
+def _ours(values: dict[str, Any] | None, without: str) -> list[str | None]:
+    if values is None:
+        return [without, None, None]
+    micrographs, noise = values["micrographs"], values["noise"]
+    return [
+        _mean_sd(micrographs["r2"]),
+        _mean_sd(micrographs["best_channel_r2"]),
+        _mean_sd(noise["r2"]),
+    ]
+
+
+def _mean_sd(values: list[float]) -> str | None:
+    if not values:
+        return None
+    return f"{statistics.mean(values):.2f} +- {statistics.pstdev(values):.2f}"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
