@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from _common import Stages, in_child, mirrored, parser, report, save, table
+from quality import OURS
 
 PART = "large"
 _SIDE_PX = 5120
@@ -61,15 +62,11 @@ def large_rows(stages: dict[str, Any], megapixels: float) -> list[list[Any]]:
 
 def run(data: str, side: int) -> dict[str, Any]:
     """Train, save, load, apply; return stages."""
-    import numba
-    import sklearn.ensemble
-    import tifffile
-    import zarr  # noqa: F401 - before the base is noted
     from _vits import random_vit
 
     from napari_alibi_seg import Segmenter
 
-    stages = Stages()
+    stages = Stages(*OURS, "zarr", "tifffile")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         origin = _write_image(Path(data), side, folder / "image.tif")

@@ -17,7 +17,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,8 @@ from _common import (
 from _vits import BareForward, random_vit
 from quality import (
     IGNORE_ID,
+    OURS,
+    THEIRS,
     segment_ours,
     segment_skimage,
     warm_up_ours,
@@ -72,11 +74,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-# ------------------------------------------------------------- 1. training and segmenting
+# ---------------------------------------------------------- 1. training and segmenting
 
 
 def _segmenting(data: Path, side: int, runs: int) -> dict[str, Any]:
-    image, painted, origin = three_phases(data, side)
+    _, painted, origin = three_phases(data, side)
     tasks = {
         "ours": f"{PART}:run_ours",
         "scikit-image": f"{PART}:run_skimage",
@@ -124,11 +126,6 @@ def segment_rows(found: dict[str, list[dict[str, Any]]]) -> list[list[Any]]:
 
 def run_ours(data: str, side: int) -> dict[str, Any]:
     """Train and segment with this package; also features alone, for the profile."""
-    import numba
-    import sklearn.ensemble  # noqa: F401 - before the base is noted
-
-    from napari_alibi_seg import Segmenter  # noqa: F401
-
     image, painted, _ = three_phases(Path(data), side)
     stages = Stages()
     warm_up_ours()
@@ -138,9 +135,6 @@ def run_ours(data: str, side: int) -> dict[str, Any]:
 
 def run_skimage(data: str, side: int) -> dict[str, Any]:
     """Train and segment with scikit-image's features and scikit-learn's forest."""
-    import skimage.feature
-    import sklearn.ensemble  # noqa: F401 - before the base is noted
-
     image, painted, _ = three_phases(Path(data), side)
     stages = Stages()
     segment_skimage(image[:64, :64], painted_corner(), 0, Stages())
@@ -304,7 +298,7 @@ def run_extract(data: str, side: int, runs: int) -> dict[str, Any]:
     return {**times, "tiles": n_tiles, "peak_mb": peak}
 
 
-# ------------------------------------------------------------------ 4. one more scribble
+# ---------------------------------------------------------------- 4. one more scribble
 
 
 def _change(data: Path, side: int, times: int) -> dict[str, Any]:

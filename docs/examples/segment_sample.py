@@ -8,8 +8,8 @@ Writes `alloy.alibiseg` and `alloy_labels.tif` into the current folder.
 from pathlib import Path
 
 from napari_alibi_seg import Segmenter, open_image
-from napari_alibi_seg.data import evaluate_pairs, read_labels, write_image
 from napari_alibi_seg.data import EvaluationPair as Pair
+from napari_alibi_seg.data import evaluate_pairs, read_labels, write_image
 
 samples = Path(__file__).resolve().parents[2] / "sample_data"
 image = samples / "precipitates.tif"

@@ -26,6 +26,7 @@ from napari_alibi_seg.data import (
     MemoryStore,
     confusion,
     draw_scribbles,
+    open_image,
     pixel_tiles,
     synthesize,
     write_image,
@@ -93,7 +94,8 @@ def test_painted_ids_come_back_where_they_belong(kind, resolution):
 
 def test_large_ids_take_a_wider_type():
     image, _, scribbles = sample()
-    wide_ids = np.where(scribbles == 3, 300, scribbles).astype(np.uint16)
+    wide_ids = scribbles.astype(np.uint16)
+    wide_ids[scribbles == 3] = 300
     result = classical().fit(image, wide_ids).predict(image)
     assert (result.labels.dtype, result.class_ids) == (np.uint16, (1, 300))
 
@@ -223,11 +225,11 @@ def test_an_order_that_cannot_be(order, message):
         list(segmenter.iter_predict(image, order=order))
 
 
-@pytest.mark.parametrize("kind", ["vit", "both", "classical"])
-@pytest.mark.parametrize("density", [1, 2, 7])
+@pytest.mark.parametrize(
+    ("kind", "density"),
+    [("classical", 1), ("vit", 1), ("vit", 7), ("both", 1), ("both", 2), ("both", 7)],
+)
 def test_training_samples_what_prediction_sees(kind, density, monkeypatch):
-    if kind == "classical" and density > 1:
-        pytest.skip("no tokens")
     image, _, _ = sample()
     if kind == "classical":
         segmenter = classical()
@@ -418,14 +420,14 @@ def test_rolling_by_whole_patches_rolls_the_map(tiny_vit):
 
 
 def test_a_constant_image_gives_constant_tokens(tiny_vit):
-    image = np.full((100, 150), 77, np.uint8)
+    image = np.full((60, 90), 77, np.uint8)
     segmenter = Segmenter(
         tiny_vit,
         features=FeatureSettings(kind="vit", tile_px=56, scale=1.5, density=2),
     )
     with pytest.warns(AlibiSegWarning, match="constant: every value is 77"):
         tokens = segmenter.embed(image).tokens(None)
-    assert tokens.shape == (22, 32, 64)
+    assert tokens.shape == (14, 20, 64)
     assert np.ptp(tokens, axis=(0, 1)).max() < 4e-3
     assert tokens.std(axis=2).min() > 0.1  # and are not all 0
 
@@ -435,7 +437,7 @@ def test_the_tiny_vit_segments_at_any_density(tiny_vit, density):
     image, mask, scribbles = sample()
     segmenter = Segmenter(
         tiny_vit,
-        features=FeatureSettings(kind="both", tile_px=56, scale=2.0, density=density),
+        features=FeatureSettings(kind="both", tile_px=196, scale=1.0, density=density),
         classifier=ClassifierSettings(**FEW),
     )
     result = segmenter.fit(image, scribbles).predict(image)
@@ -482,7 +484,9 @@ def test_rgb_is_seen_as_colours():
     rgb[..., 1] = np.where(mask == 1, 60, 90) + noise
     segmenter = classical().fit(rgb, scribbles)
     assert segmenter.frozen.channels == "rgb"
-    assert confusion(segmenter.predict(rgb).labels, mask).miou > 0.85
+    assert confusion(segmenter.predict(rgb).labels, mask).miou > 0.7
+    grey = Segmenter(features=FeatureSettings(channels="grey")).fit(rgb, scribbles)
+    assert confusion(grey.predict(rgb).labels, mask).miou < 0.6
     with pytest.raises(SettingsError, match="does not have the channels"):
         segmenter.predict(image)
 
@@ -499,20 +503,14 @@ def test_channels_are_chosen():
     stack = rng.integers(0, 256, (5, *image.shape), np.uint8)
     stack[3] = image
     with pytest.raises(SettingsError, match="5 channels without a colour meaning"):
-        Segmenter().open(stack).read(Window(0, 1, 0, 1))
-        classical().fit(_channels(stack), scribbles)
+        classical().fit(open_image(stack, axes="CYX"), scribbles)
     segmenter = Segmenter(
         features=FeatureSettings(channels=(3,)), classifier=ClassifierSettings(**FEW)
     )
-    result = segmenter.fit(_channels(stack), scribbles).predict(_channels(stack))
+    source = open_image(stack, axes="CYX")
+    result = segmenter.fit(source, scribbles).predict(source)
     assert confusion(result.labels, mask).miou > 0.8
     assert same(result, classical().fit(image, scribbles).predict(image))
-
-
-def _channels(stack):
-    from napari_alibi_seg.data import open_image
-
-    return open_image(stack, axes="CYX")
 
 
 def test_a_plane_of_a_stack():

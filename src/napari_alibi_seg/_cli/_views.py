@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["FeatureViews", "feature_views"]
 
 # More samples do not change what a handful of components and clusters look like.
-_MAX_SAMPLES = 10_000
+_MAX_SAMPLES = 5_000
 # Of each component: outliers must not take the contrast from all others.
 _PERCENTILES = (1.0, 99.0)
 
@@ -75,7 +75,7 @@ def feature_views(
     flat = _standardised(features.reshape(-1, features.shape[2]))
     sample = flat[:: math.ceil(len(flat) / _MAX_SAMPLES)]
     pca = PCA(3, random_state=seed).fit(sample)
-    kmeans = KMeans(n_clusters, n_init=4, random_state=seed).fit(sample)
+    kmeans = KMeans(n_clusters, n_init=2, random_state=seed).fit(sample)
     components = pca.transform(flat)
     low, high = np.percentile(components, _PERCENTILES, axis=0)
     centres = pca.transform(kmeans.cluster_centers_)

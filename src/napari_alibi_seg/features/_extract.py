@@ -150,19 +150,16 @@ class _Preparer:
 
 
 def _forwarder(backbone: Backbone) -> Callable[[FloatArray], FloatArray]:
-    """Return a function from (B, 3, H, W) to (B, C, h, w), both on the host."""
+    """Return a function from (B, 3, H, W) to (B, C, h, w), both on the host.
+
+    A backbone that runs out of device memory halves the batch by itself.
+    """
     import torch
 
-    from napari_alibi_seg.features._device import BatchLimit, forward_batched
-
-    limit = BatchLimit()  # what fitted once is remembered for the whole image
-
-    def features(part: torch.Tensor) -> torch.Tensor:
-        tokens: torch.Tensor = backbone.patch_features(part.to(backbone.device)).cpu()
-        return tokens
-
     def forward(batch: FloatArray) -> FloatArray:
-        return forward_batched(features, torch.from_numpy(batch), limit).numpy()
+        images = torch.from_numpy(batch).to(backbone.device)
+        tokens: FloatArray = backbone.patch_features(images).float().cpu().numpy()
+        return tokens
 
     return forward
 
