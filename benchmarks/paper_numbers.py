@@ -2,9 +2,9 @@
 
 For each named backbone: are its weights here, do they load and behave
 (`check_backbone`), and how much position a linear probe reads off its features, on
-homogeneous micrographs and on uniform noise, beside the paper "What DINO saw" (Pawlowsky
-et al. 2026; the numbers its authors wrote down beside their probe). Nothing is
-fetched without --download; what is missing is named with its file and repository.
+homogeneous micrographs and on uniform noise, beside the paper "What DINO saw"
+(Pawlowsky et al. 2026; the numbers its authors wrote down beside their probe). Nothing
+is fetched without --download; what is missing is named with its file and repository.
 
 The images are cropped to squares and brought to 37 x 37 tokens at patch 14, 32 x 32 at
 patch 16. Their own micrographs are not public in full, so expect the order of the rows
@@ -50,36 +50,57 @@ _SIDE_PX = 518
 _POSITIONAL = (47, 117, 359)
 
 
+_Published = tuple[float, float | None] | None
+
+
 @dataclass(frozen=True)
 class PaperRow:
     """Mean R2 of the paper's probe, with its standard deviation where it is known."""
 
     label: str
     name: str | None
-    micrographs: tuple[float, float | None] | None
-    noise: tuple[float, float | None] | None
+    micrographs: _Published = None
+    textures: _Published = None
+    noise: _Published = None
     blanked: tuple[int, ...] = ()
 
 
+def _known(mean: float, sd: float | None = None) -> tuple[float, float | None]:
+    return mean, sd
+
+
 PAPER = (
-    PaperRow("DINO-S", "dino-s", (0.57, 0.14), (0.53, None)),
-    PaperRow("DINO-B", "dino-b", (0.64, None), (0.54, None)),
-    PaperRow("DINOv2-S, registers", "dinov2-s-reg", (0.83, 0.06), (0.89, 0.02)),
-    PaperRow("DINOv2-B", "dinov2-b", (0.69, None), (0.89, None)),
-    PaperRow("DINOv3-S+", "dinov3-splus", (0.97, 0.02), (0.98, None)),
-    PaperRow("MAE-B", "mae-b", (0.71, 0.11), (0.71, None)),
-    PaperRow("SAM-B", None, (0.61, 0.15), (0.91, None)),
-    PaperRow("ViT-B, ImageNet-1k", "vit-b", (-0.02, None), (-0.01, None)),
-    PaperRow("DeiT-III-B", "deit3-b", (0.09, None), (0.04, None)),
-    PaperRow("CLIP-B", "clip-b", (0.11, None), (-0.04, None)),
-    PaperRow("EVA02-B", "eva02-b", (0.02, None), (-0.08, None)),
+    PaperRow("DINO-S", "dino-s", _known(0.57, 0.14), _known(0.53), _known(0.53)),
+    PaperRow("DINO-B", "dino-b", _known(0.64), _known(0.59), _known(0.54)),
     PaperRow(
-        *("DINOv2-S, 3 channels blanked", "dinov2-s-reg", (0.78, 0.08), None),
+        *("DINOv2-S, registers", "dinov2-s-reg"),
+        *(_known(0.83, 0.06), _known(0.71, 0.19), _known(0.89, 0.02)),
+    ),
+    PaperRow("DINOv2-B", "dinov2-b", _known(0.69), _known(0.58), _known(0.89)),
+    PaperRow(
+        *("DINOv3-S+", "dinov3-splus"),
+        *(_known(0.97, 0.02), _known(0.90), _known(0.98)),
+    ),
+    PaperRow("MAE-B", "mae-b", _known(0.71, 0.11), _known(0.61), _known(0.71)),
+    PaperRow("SAM-B", None, _known(0.61, 0.15), _known(0.66), _known(0.91)),
+    PaperRow("ViT-B, ImageNet-1k", "vit-b", _known(-0.02), _known(0.04), _known(-0.01)),
+    PaperRow("DeiT-III-B", "deit3-b", _known(0.09), _known(0.13), _known(0.04)),
+    PaperRow("CLIP-B", "clip-b", _known(0.11), _known(0.07), _known(-0.04)),
+    PaperRow("EVA02-B", "eva02-b", _known(0.02), _known(-0.18), _known(-0.08)),
+    PaperRow(
+        *("DINOv2-S, 3 channels blanked", "dinov2-s-reg"),
+        *(_known(0.78, 0.08), _known(0.67)),
         blanked=_POSITIONAL,
     ),
-    PaperRow("DVT on DINOv2-S, registers", "dvt-dinov2-s-reg", (0.75, 0.09), None),
-    PaperRow("ALiBi-DINOv2-S, COCO", "alibi-dinov2-s-coco", (-0.23, 0.28), None),
-    PaperRow("ALiBi-DINOv3-S+", "alibi-dinov3-splus-coco", None, (-0.86, 0.31)),
+    PaperRow(
+        *("DVT on DINOv2-S, registers", "dvt-dinov2-s-reg"),
+        *(_known(0.75, 0.09), _known(0.68, 0.22)),
+    ),
+    PaperRow(
+        *("ALiBi-DINOv2-S, COCO", "alibi-dinov2-s-coco"),
+        *(_known(-0.23, 0.28), _known(0.32, 0.53)),
+    ),
+    PaperRow("ALiBi-DINOv3-S+", "alibi-dinov3-splus-coco", noise=_known(-0.86, 0.31)),
 )
 
 
@@ -92,23 +113,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         _download([s.name for s in specs])
     checks = [_checked(s.name) for s in specs]
     report(PART, "released files", table(_CHECK_HEAD, map(_check_row, checks)))
-    images = find_images(args.images or args.data / "homogeneous")
+    images = {
+        "micrographs": find_images(args.images or args.data / "homogeneous"),
+        "textures": find_images(args.textures) if args.textures else [],
+    }
     if args.quick:
-        images = images[:2]
-    if not images:
-        print("No images for the probe (--images DIR); uniform noise only.")
+        images = {what: paths[:1] for what, paths in images.items()}
+    if not images["micrographs"]:
+        print("No micrographs for the probe (--images DIR); uniform noise only.")
     usable = [c["name"] for c in checks if c.get("ok")]
     found: dict[str, Any] = {}
     for title, backbone in _loaded(usable, args):
         found[title] = probe_backbone(backbone, images, args.draws)
         for row in PAPER:
             if row.blanked and row.name == title:
-                key = blanked_key(row)
-                found[key] = probe_backbone(backbone, images, args.draws, row.blanked)
-    title = f"position probe: mean R2 +- sd over {len(images)} images x {args.draws}"
+                found[blanked_key(row)] = probe_backbone(
+                    backbone, images, args.draws, row.blanked
+                )
+    n = len(images["micrographs"])
+    title = f"position probe: mean R2 +- sd, {n} micrographs x {args.draws} draws"
     report(PART, title, table(_PROBE_HEAD, probe_rows(found)))
     _name_missing(checks)
-    save(PART, {"checks": checks, "probe": found, "images": [p.name for p in images]})
+    names = {what: [p.name for p in paths] for what, paths in images.items()}
+    save(PART, {"checks": checks, "probe": found, "images": names})
     return 1 if any(c["state"] == "FAILED" for c in checks) else 0
 
 
@@ -116,11 +143,12 @@ def _options() -> Any:
     options = parser(__doc__)
     add_backbones(options)
     options.add_argument(
-        *("--images",),
+        "--images",
         type=Path,
         metavar="DIR",
         help="homogeneous micrographs (default: homogeneous/ of the data folder)",
     )
+    options.add_argument("--textures", type=Path, metavar="DIR", help="texture images")
     options.add_argument("--draws", type=int, default=6, help="probes per image")
     options.add_argument("--only", nargs="+", metavar="NAME", help="only these")
     options.add_argument(
@@ -167,15 +195,15 @@ def _check_row(check: dict[str, Any]) -> list[Any]:
 
 
 def _name_missing(checks: list[dict[str, Any]]) -> None:
-    absent = [c for c in checks if c["state"] == "absent"]
-    for check in absent:
-        print(f"Missing: {check['name']}: {check['file']} of {check['source']}")
     for check in checks:
         if "error" in check:
             print(f"FAILED: {check['name']}: {check['error']}")
+    absent = sum(c["state"] == "absent" for c in checks)
     if absent:
         print(
-            "Fetch them with `python benchmarks/paper_numbers.py --download`, or one "
+            f"{absent} of {len(checks)} are not on this machine; the first table names "
+            "file and place. Fetch them all with "
+            "`python benchmarks/paper_numbers.py --download`, or one "
             "by one with `alibi-seg models --download NAME`."
         )
 
@@ -185,7 +213,7 @@ def _loaded(names: list[str], args: Any) -> Iterable[tuple[str, Any]]:
     for name in names:
         yield name, load_chosen(name, None, args.device)
     for name in args.backbone:
-        yield name, load_chosen(name, args.alibi, args.device)
+        yield Path(name).name, load_chosen(name, args.alibi, args.device)
 
 
 # ------------------------------------------------------------------------------- probe
@@ -200,13 +228,13 @@ def find_images(folder: Path) -> list[Path]:
 
 def probe_backbone(
     backbone: Any,
-    images: Sequence[Path],
+    images: dict[str, list[Path]],
     draws: int,
     blanked: Sequence[int] = (),
 ) -> dict[str, Any]:
     """Return R2 of all channels and of the best one, on images and on noise."""
     rng = np.random.default_rng(_SEED)
-    views = {"micrographs": [_square_view(p) for p in images]}
+    views = {k: [_square_view(p) for p in paths] for k, paths in images.items()}
     views["noise"] = [_noise_view(rng)]
     out: dict[str, Any] = {}
     for what, group in views.items():
@@ -246,9 +274,11 @@ def _tokens(backbone: Any, view: WorkingImage) -> np.ndarray:
     return token_map(backbone, view, grid)[0]
 
 
+_KINDS = ("micrographs", "textures", "noise")
 _PROBE_HEAD = (
-    *("backbone", "micrographs, paper", "micrographs, ours", "best channel, ours"),
-    *("noise, paper", "noise, ours"),
+    "backbone",
+    *(f"{kind}, {whose}" for kind in _KINDS for whose in ("paper", "ours")),
+    "best channel, ours",
 )
 
 
@@ -262,43 +292,32 @@ def probe_rows(found: dict[str, Any]) -> list[list[Any]]:
     for row in PAPER:
         key = blanked_key(row) if row.blanked else row.name
         shown.add(key)
-        where = "no such backbone here" if key is None else "no weights here"
-        ours = _ours(found.get(key or ""), where)
-        rows.append(
-            [
-                *(row.label, _published(row.micrographs), *ours[:2]),
-                *(_published(row.noise), ours[2]),
-            ]
-        )
-    for key, values in found.items():
-        if key not in shown:
-            ours = _ours(values, "")
-            rows.append([key, None, *ours[:2], None, ours[2]])
-    return rows
+        label = row.label
+        if key not in found:
+            label += " (no such backbone here)" if key is None else " (no weights)"
+        rows.append(_probe_row(label, row, found.get(key or "")))
+    own = [key for key in found if key not in shown]
+    return rows + [_probe_row(key, PaperRow(key, key), found[key]) for key in own]
 
 
-def _published(value: tuple[float, float | None] | None) -> str | None:
-    if value is None:
-        return None
-    mean, sd = value
-    return f"{mean:.2f}" if sd is None else f"{mean:.2f} +- {sd:.2f}"
+def _probe_row(label: str, row: PaperRow, ours: dict[str, Any] | None) -> list[Any]:
+    cells: list[Any] = [label]
+    for kind in _KINDS:
+        published = getattr(row, kind)
+        cells.append(None if published is None else _mean_sd(*published))
+        cells.append(ours and _summary(ours[kind]["r2"]))
+    best = ours and _summary(ours["micrographs"]["best_channel_r2"])
+    return [*cells, best]
 
 
-def _ours(values: dict[str, Any] | None, without: str) -> list[str | None]:
-    if values is None:
-        return [without, None, None]
-    micrographs, noise = values["micrographs"], values["noise"]
-    return [
-        _mean_sd(micrographs["r2"]),
-        _mean_sd(micrographs["best_channel_r2"]),
-        _mean_sd(noise["r2"]),
-    ]
-
-
-def _mean_sd(values: list[float]) -> str | None:
+def _summary(values: list[float]) -> str | None:
     if not values:
         return None
-    return f"{statistics.mean(values):.2f} +- {statistics.pstdev(values):.2f}"
+    return _mean_sd(statistics.mean(values), statistics.pstdev(values))
+
+
+def _mean_sd(mean: float, sd: float | None) -> str:
+    return f"{mean:.2f}" if sd is None else f"{mean:.2f} +- {sd:.2f}"
 
 
 if __name__ == "__main__":

@@ -148,11 +148,15 @@ def skimage_forest(
 
 def warm_up_ours() -> None:
     """Have everything imported and compiled, as in a session's second call."""
-    rng = np.random.default_rng(0)
-    image = rng.integers(0, 255, (64, 64)).astype(np.uint8)
+    image = np.random.default_rng(0).integers(0, 255, (64, 64)).astype(np.uint8)
+    segment_ours(image, painted_corner(), 0, Stages())
+
+
+def painted_corner() -> np.ndarray:
+    """Return scribbles on 64 x 64 pixels, to warm up with."""
     painted = np.zeros((64, 64), np.uint8)
     painted[:4], painted[-4:] = 1, 2
-    segment_ours(image, painted, 0, Stages())
+    return painted
 
 
 # ------------------------------------------------------------------- one set, a child

@@ -42,6 +42,7 @@ from quality import (
     IGNORE_ID,
     OURS,
     THEIRS,
+    painted_corner,
     segment_ours,
     segment_skimage,
     warm_up_ours,
@@ -125,9 +126,9 @@ def segment_rows(found: dict[str, list[dict[str, Any]]]) -> list[list[Any]]:
 
 
 def run_ours(data: str, side: int) -> dict[str, Any]:
-    """Train and segment with this package; also features alone, for the profile."""
+    """Train and segment with this package."""
+    stages = Stages(*OURS)
     image, painted, _ = three_phases(Path(data), side)
-    stages = Stages()
     warm_up_ours()
     segment_ours(image, painted, 0, stages)
     return stages.to_dict()
@@ -135,8 +136,8 @@ def run_ours(data: str, side: int) -> dict[str, Any]:
 
 def run_skimage(data: str, side: int) -> dict[str, Any]:
     """Train and segment with scikit-image's features and scikit-learn's forest."""
+    stages = Stages(*THEIRS)
     image, painted, _ = three_phases(Path(data), side)
-    stages = Stages()
     segment_skimage(image[:64, :64], painted_corner(), 0, Stages())
     segment_skimage(image, painted, 0, stages)
     return stages.to_dict()
@@ -146,21 +147,14 @@ def run_convpaint(data: str, side: int) -> dict[str, Any]:
     """Train and segment with napari-convpaint's defaults."""
     from napari_convpaint.convpaint_model import ConvpaintModel
 
-    image, painted, _ = three_phases(Path(data), side)
     stages = Stages()
+    image, painted, _ = three_phases(Path(data), side)
     model = ConvpaintModel()
     with stages.stage("train"):
         model.train(image, painted)
     with stages.stage("segment"):
         model.segment(image)
     return stages.to_dict()
-
-
-def painted_corner() -> np.ndarray:
-    """Return scribbles on 64 x 64 pixels, to warm up with."""
-    painted = np.zeros((64, 64), np.uint8)
-    painted[:4], painted[-4:] = 1, 2
-    return painted
 
 
 # ------------------------------------------------------------------------ 2. exactness
@@ -275,7 +269,7 @@ def run_extract(data: str, side: int, runs: int) -> dict[str, Any]:
     from napari_alibi_seg.features import load_backbone
 
     image, _, _ = three_phases(Path(data), side)
-    stages = Stages()
+    stages = Stages(*OURS, "zarr")
     with tempfile.TemporaryDirectory() as folder:
         backbone = load_backbone(random_vit(Path(folder)), alibi=Alibi(), device="cpu")
         bare = BareForward("small")

@@ -214,7 +214,7 @@ def score(
 # ------------------------------------------------------------------------------- table
 
 _SETTINGS = ("backbone", "kind", "scale", "density", "components", "halo")
-_HEAD = (*_SETTINGS, "images", *SCRIBBLES, "worst set against classical", "s")
+_HEAD = (*_SETTINGS, "results", *SCRIBBLES, "worst set against classical", "s")
 
 
 def sweep_rows(results: list[dict[str, Any]]) -> list[list[Any]]:

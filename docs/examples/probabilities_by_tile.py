@@ -12,7 +12,7 @@ import numpy as np
 from napari_alibi_seg import Segmenter
 from napari_alibi_seg.data import draw_scribbles, synthesize
 
-sample = synthesize("fibres", (1500, 1500), seed=5)
+sample = synthesize("fibres", (1100, 1100), seed=5)
 scribbles = draw_scribbles(sample.mask, strokes_per_class=8, width=5, seed=0)
 segmenter = Segmenter().fit(sample.image, scribbles)
 

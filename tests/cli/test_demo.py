@@ -21,6 +21,7 @@ import tifffile
 from PIL import Image
 
 from napari_alibi_seg import FeatureSettings, Segmenter
+from napari_alibi_seg._base import OutputError
 from napari_alibi_seg._cli import main
 from napari_alibi_seg._cli._figure import Panels, bar_length, draw_figure, paint
 from napari_alibi_seg._cli._views import FeatureViews, feature_views
@@ -288,6 +289,33 @@ def test_refusals(no_weights, tmp_path, argv, code, message):
     assert message in err
     assert message in json.loads(text)["error"]
     assert not (tmp_path / "x" / "demo.png").exists()
+
+
+def interrupted(args):
+    raise KeyboardInterrupt
+
+
+def full_disk(args):
+    raise OutputError("no room on the disk")
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "message"),
+    [
+        pytest.param(interrupted, 130, "Interrupted", id="interrupted"),
+        pytest.param(full_disk, 1, "no room on the disk", id="failed"),
+    ],
+)
+def test_a_command_that_fails_ends_the_demo(
+    no_weights, tmp_path, monkeypatch, command, code, message
+):
+    monkeypatch.setattr("napari_alibi_seg._cli._train.command", command)
+    got, text, err = call("--out", tmp_path, "--size", SIZE, "--json")
+    assert got == code
+    assert err.count(message) == 1
+    # one JSON object, and none where the interrupted command printed none
+    assert text == "" if code == 130 else message in json.loads(text)["error"]
+    assert not (tmp_path / "segmented").exists()
 
 
 def test_folder_of_somebody_else_is_left_alone(tmp_path):

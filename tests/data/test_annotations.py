@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from napari_alibi_seg._base import AnnotationError
-from napari_alibi_seg.data import Annotations, pixel_tiles
+from napari_alibi_seg.data import Annotations
 
 
 def test_painted_pixels_come_in_reading_order_with_their_ids():
@@ -18,16 +19,6 @@ def test_painted_pixels_come_in_reading_order_with_their_ids():
         (3, 1, 9),
     ]
     assert a.class_ids == (9, 300)
-
-
-def test_windows_share_out_every_painted_pixel_once():
-    labels = np.random.default_rng(0).integers(0, 2, (130, 70)).astype(np.uint8)
-    a = Annotations.from_labels(labels, labels.shape)
-    seen = np.concatenate([at for _, at in a.by_window(pixel_tiles((130, 70), 32))])
-    assert sorted(seen) == list(range(len(a.ids)))
-    for w, at in a.by_window(pixel_tiles((130, 70), 32)):
-        assert (a.rows[at] >= w.y0).all()
-        assert (a.cols[at] < w.x1).all()
 
 
 @pytest.mark.parametrize(

@@ -351,25 +351,48 @@ def test_a_store_of_something_else_is_refused(tmp_path, changes, other_image, me
     assert backbone.n_images == 0
 
 
-@pytest.mark.parametrize("device", ["cpu", "cpu:0"])
-def test_out_of_memory_halves_the_batch(device, caplog):
-    # "cpu:0" takes the way of a GPU: several tiles in a batch
+def test_out_of_memory_halves_the_batch(tiny_vit, monkeypatch, caplog):
     image, _, _ = sample()
-    backbone = CountingBackbone(device=device, most_images=1)
+    features = FeatureSettings(kind="vit", tile_px=56, scale=1.0, density=2)
+    expected = Segmenter(tiny_vit, features=features).embed(image).tokens(None)
+    small_memory(tiny_vit, monkeypatch, most_images=3)
     with caplog.at_level(logging.WARNING):
-        tokens = counting(backbone, density=2).embed(image).tokens(None)
-    assert set(backbone.batches) == {1}
-    assert "Out of device memory with" in caplog.text
-    assert "going on with 1" in caplog.text
-    np.testing.assert_array_equal(
-        tokens, counting(density=2).embed(image).tokens(None)
+        tokens = Segmenter(tiny_vit, features=features).embed(image).tokens(None)
+    # four tiles of four passes at once, until two images fit; then never more again
+    halvings = [(16, 8), (8, 4), (4, 2)]
+    for n, fewer in halvings:
+        assert f"Out of device memory with {n} images at once; going on with {fewer}." in (
+            caplog.text
+        )
+    assert caplog.text.count("Out of device memory") == len(halvings)
+    np.testing.assert_allclose(tokens, expected, atol=4e-3)
+
+
+def test_not_even_one_tile_fits(tiny_vit, monkeypatch):
+    small_memory(tiny_vit, monkeypatch, most_images=0)
+    segmenter = Segmenter(
+        tiny_vit, features=FeatureSettings(kind="vit", tile_px=56, scale=1.0)
     )
+    with pytest.raises(DeviceMemoryError, match=r"\(56, 56\).*Use smaller tiles"):
+        segmenter.embed(sample()[0])
 
 
-def test_not_even_one_tile_fits():
-    image, _, _ = sample()
-    with pytest.raises(DeviceMemoryError, match="56, 56.*Use smaller tiles"):
-        counting(CountingBackbone(most_images=0)).embed(image)
+def small_memory(backbone, monkeypatch, most_images):
+    """Make a CPU look like a GPU that can hold so many images."""
+    import torch
+
+    from napari_alibi_seg.features import _device
+
+    forward = backbone._forward
+
+    def limited(images):
+        if len(images) > most_images:
+            raise torch.OutOfMemoryError("CUDA out of memory (injected)")
+        return forward(images)
+
+    monkeypatch.setattr(backbone, "device", torch.device("cpu:0"))
+    monkeypatch.setattr(backbone, "_limit", _device.BatchLimit())
+    monkeypatch.setattr(backbone, "_forward", limited)
 
 
 def test_batches_of_a_gpu_give_the_same_tokens():

@@ -116,9 +116,10 @@ class FeatureSettings(_Model):
     channels : "auto", "grey", "rgb" or tuple of int
         Which channels are seen. "auto" takes grey as grey, RGB as RGB (as grey where
         the three are equal) and asks for a choice when there are more than three.
-    normalisation : {"frozen", "image"}
-        "frozen" stores the intensity range of the training images and uses it for
-        every later image; "image" measures each image by itself.
+    normalisation : {"image", "frozen"}
+        "image" measures the intensity range of each image by itself, once; "frozen"
+        uses that of the first training image for every later one, for series taken
+        with fixed detector settings.
     percentiles : tuple of float
         Robust lower and upper percentile that are mapped to 0 and 1.
     """
@@ -130,7 +131,7 @@ class FeatureSettings(_Model):
     density: int = Field(default=1, ge=1, le=16)
     components: int | None = Field(default=24, ge=1, le=4096)
     channels: Literal["auto", "grey", "rgb"] | tuple[int, ...] = "auto"
-    normalisation: Literal["frozen", "image"] = "frozen"
+    normalisation: Literal["image", "frozen"] = "image"
     percentiles: tuple[float, float] = (0.5, 99.5)
 
     @field_validator("scale")

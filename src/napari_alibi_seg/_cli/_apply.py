@@ -29,13 +29,21 @@ from napari_alibi_seg._cli._common import (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("classifier", type=Path, metavar="CLF.alibiseg")
+    parser.add_argument(
+        "classifier", type=Path, metavar="CLF.alibiseg", help="from `alibi-seg train`"
+    )
     parser.add_argument(
         "inputs", nargs="+", type=Path, metavar="INPUT", help="image files or folders"
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--probabilities", action="store_true")
-    parser.add_argument("--uncertainty", action="store_true")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="made if need be"
+    )
+    parser.add_argument(
+        "--probabilities", action="store_true", help="write those of each class too"
+    )
+    parser.add_argument(
+        "--uncertainty", action="store_true", help="write normalised entropy too"
+    )
     parser.add_argument(
         "--recursive", action="store_true", help="search folders within folders"
     )

@@ -39,6 +39,7 @@ _SIZES_PX = (128, 4096)
 _KIND = "precipitates"
 _USUAL_PIXEL_UM = 0.02
 _STROKES_PER_CLASS = 8
+_WIDEST_PX = 12
 _N_CLUSTERS = 6
 # A panel of the figure has about so many dots a side.
 _VIEW_SIDE = 660
@@ -46,7 +47,13 @@ _VIEW_SIDE = 660
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="a new or empty folder, or that of an earlier demo",
+    )
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="another material (default: 0)"
     )
@@ -226,7 +233,7 @@ def _make_sample(args: argparse.Namespace, run: _Run) -> _Sample:
     scribbles = draw_scribbles(
         sample.mask,
         strokes_per_class=_STROKES_PER_CLASS,
-        width=max(3, round(args.size / 146)),
+        width=min(max(3, round(args.size / 146)), _WIDEST_PX),
         seed=args.seed,
     )
     write_image(run.image, sample.image, axes="YX", pixel_size=sample.pixel_size)

@@ -20,9 +20,28 @@ from napari_alibi_seg._cli._common import EXIT_OK, add_json, emit, note
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("predictions", nargs="+", type=Path, metavar="PREDICTION")
-    parser.add_argument("--truth", nargs="+", type=Path, metavar="TRUTH", required=True)
-    parser.add_argument("--labels-offset", type=int, default=0, metavar="K")
+    parser.add_argument(
+        "predictions",
+        nargs="+",
+        type=Path,
+        metavar="PREDICTION",
+        help="label images, as `alibi-seg apply` writes them",
+    )
+    parser.add_argument(
+        "--truth",
+        nargs="+",
+        type=Path,
+        metavar="TRUTH",
+        required=True,
+        help="masks of the same shapes",
+    )
+    parser.add_argument(
+        "--labels-offset",
+        type=int,
+        default=0,
+        metavar="K",
+        help="predicted id minus truth id (default: 0)",
+    )
     parser.add_argument(
         "--ignore", type=int, default=255, metavar="ID", help="default: 255"
     )

@@ -36,20 +36,44 @@ from napari_alibi_seg._cli._vit import add_vit, integers, load_vit, vit_settings
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
     parser.add_argument(
-        "--labels", nargs="+", type=Path, metavar="LABELS", required=True
+        "images", nargs="+", type=Path, metavar="IMAGE", help="micrographs"
+    )
+    parser.add_argument(
+        "--labels",
+        nargs="+",
+        type=Path,
+        metavar="LABELS",
+        required=True,
+        help="scribbles, one image of class ids for each micrograph",
     )
     parser.add_argument(
         "--out", type=Path, required=True, metavar="CLF.alibiseg", help="file to write"
     )
-    parser.add_argument("--features", choices=("vit", "classical", "both"))
-    parser.add_argument("--resolution", choices=("patch", "pixel"), default="pixel")
-    parser.add_argument("--classifier", choices=("rf", "logistic"), default="rf")
+    parser.add_argument(
+        "--features",
+        choices=("vit", "classical", "both"),
+        help="what a pixel is described by (default: see above)",
+    )
+    parser.add_argument(
+        "--resolution",
+        choices=("patch", "pixel"),
+        default="pixel",
+        help="classify every pixel (default), or tokens and enlarge their "
+        "probabilities: coarse and quick",
+    )
+    parser.add_argument(
+        "--classifier",
+        choices=("rf", "logistic"),
+        default="rf",
+        help="random forest (default) or logistic regression",
+    )
     parser.add_argument(
         "--plane", type=int, metavar="Z", help="plane of a stack, from 0"
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of the forest (default: 0)"
+    )
     add_vit(parser)
     more = parser.add_argument_group("finer settings")
     more.add_argument(
@@ -58,8 +82,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N|all",
         help="principal components kept of the ViT channels",
     )
-    more.add_argument("--normalisation", choices=("frozen", "image"), default="frozen")
-    more.add_argument("--trees", type=int, default=100, metavar="N")
+    more.add_argument(
+        "--normalisation",
+        choices=("image", "frozen"),
+        default="image",
+        help="intensity range of each image by itself (default), or that of the first "
+        "training image for all",
+    )
+    more.add_argument(
+        "--trees", type=int, default=100, metavar="N", help="of the forest (100)"
+    )
     more.add_argument(
         "--max-features",
         type=int,
@@ -82,7 +114,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="P",
         help="pixels whose best probability is lower get --unsure-id",
     )
-    more.add_argument("--unsure-id", type=int, default=0, metavar="ID")
+    more.add_argument(
+        "--unsure-id", type=int, default=0, metavar="ID", help="default: 0"
+    )
     add_store(parser)
     add_json(parser)
 

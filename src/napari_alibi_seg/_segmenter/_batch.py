@@ -213,13 +213,14 @@ class _Manifest:
         self.path = path
         self.entries: dict[str, dict[str, Any]] = {}
         if path.is_file():
-            for line in path.read_text(encoding="utf-8").splitlines():
+            text = path.read_text(encoding="utf-8", errors="replace")
+            for line in text.splitlines():
                 # a line cut off by a kill is as if it had not been written
-                try:
-                    entry = json.loads(line)
-                    self.entries[entry["output"]] = entry
-                except (json.JSONDecodeError, KeyError, TypeError):
+                entry = _entry(line)
+                if entry is None:
                     _logger.info("Unreadable line in %s left out", path)
+                else:
+                    self.entries[entry["output"]] = entry
 
     def add(self, entry: dict[str, Any]) -> None:
         """Append one finished file."""
@@ -232,6 +233,22 @@ class _Manifest:
                 f"Cannot append to the manifest {self.path}: {err.strerror or err}."
             ) from err
         self.entries[entry["output"]] = entry
+
+
+def _entry(line: str) -> dict[str, Any] | None:
+    """Return a line of the manifest, or None if it is not one of ours."""
+    try:
+        entry = json.loads(line)
+        shares = {int(k): float(v) for k, v in entry["fractions"].items()}
+        return {
+            "output": str(entry["output"]),
+            "outputs": dict(entry["outputs"]),
+            "recipe": dict(entry["recipe"]),
+            "pixels": int(entry["pixels"]),
+            "fractions": shares,
+        }
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
 
 
 def iter_apply(
@@ -273,8 +290,10 @@ def iter_apply(
         result = FileResult(str(path), job.output.name, "failed")
         try:
             outcome = yield from job.run(manifest)
-        except AlibiSegError as err:
-            outcome = {"status": "failed", "error": " ".join(str(err).split())}
+        except (AlibiSegError, OSError, MemoryError) as err:
+            # one file that is too large or on a failing disk; the others go on
+            message = " ".join(str(err).split()) or type(err).__name__
+            outcome = {"status": "failed", "error": message}
         seconds = round(time.perf_counter() - started, 3)
         result = FileResult(**{**asdict(result), **outcome, "seconds": seconds})
         results.append(result)
@@ -316,19 +335,18 @@ class _FileJob:
             "plane": self.options.plane,
         }
         before = manifest.entries.get(self.output.name)
-        same = before is not None and before["recipe"] == recipe
-        if before is not None and same and self._complete(before):
-            fractions = {int(k): v for k, v in before["fractions"].items()}
-            return {
-                "status": "skipped",
-                "pixels": before["pixels"],
-                "fractions": fractions,
-            }
-        if not same:
-            self._refuse_to_replace()
+        ours: dict[str, str] = {}
+        if before is not None and before["recipe"] == recipe:
+            ours = before["outputs"]
+            if self._complete(ours):
+                kept = ("pixels", "fractions")
+                return {"status": "skipped", **{k: before[k] for k in kept}}
+        self._refuse_to_replace(ours)
         fractions = yield from self._segment(source)
         pixels = source.shape[0] * source.shape[1]
-        outputs = {t.name: _sha256(t) for t in map(self._target, self.options.kinds)}
+        made = {t.name: _sha256(t) for t in map(self._target, self.options.kinds)}
+        # others of an earlier run stay as good as they were
+        outputs = ours | made
         manifest.add(
             {
                 "file": self.path.name,
@@ -341,20 +359,22 @@ class _FileJob:
         )
         return {"status": "done", "pixels": pixels, "fractions": fractions}
 
-    def _complete(self, entry: dict[str, Any]) -> bool:
+    def _complete(self, ours: dict[str, str]) -> bool:
         """Return whether everything wanted is there, unchanged since we wrote it."""
-        return all(
-            t.is_file() and _sha256(t) == entry["outputs"].get(t.name)
-            for t in map(self._target, self.options.kinds)
-        )
+        return all(_is_as_made(t, ours) for t in map(self._target, self.options.kinds))
 
-    def _refuse_to_replace(self) -> None:
-        there = [t for t in map(self._target, self.options.kinds) if t.exists()]
-        if there and not self.options.overwrite:
+    def _refuse_to_replace(self, ours: dict[str, str]) -> None:
+        """Raise if something is there that is not, or no longer, what we wrote."""
+        foreign = [
+            t
+            for t in map(self._target, self.options.kinds)
+            if t.exists() and not _is_as_made(t, ours)
+        ]
+        if foreign and not self.options.overwrite:
             raise OutputError(
-                f"{there[0]} exists and was not made from this image with this "
-                f"classifier and options. Pass --overwrite to replace it, or choose "
-                f"another folder."
+                f"{foreign[0]} exists and was not made from this image with this "
+                f"classifier and options, or was changed since. Pass --overwrite to "
+                f"replace it, or choose another folder."
             )
 
     def _segment(
@@ -412,6 +432,10 @@ class _FileJob:
         }
         for kind, writer in writers.items():
             writer.write(tile.window, blocks[kind])
+
+
+def _is_as_made(path: Path, ours: dict[str, str]) -> bool:
+    return path.is_file() and _sha256(path) == ours.get(path.name)
 
 
 def _sha256(path: Path) -> str:

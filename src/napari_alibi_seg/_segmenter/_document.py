@@ -128,15 +128,7 @@ def load_segmenter(
         workers=workers,
     )
     details = record["details"]
-    try:
-        intensity = IntensityRange.from_dict(details["intensity"])
-    except (KeyError, TypeError, ValueError) as err:
-        raise ClassifierFileError(
-            f"{path} does not say which intensity range it was trained on. Train it "
-            f"again."
-        ) from err
-    assert not isinstance(settings.scale, str)
-    segmenter.frozen = Frozen(settings.channels, settings.scale, intensity)
+    segmenter.frozen = _frozen(settings, details, path)
     segmenter.classifier = classifier_from_arrays(header, arrays)
     segmenter.projection = projection_from_arrays(arrays)
     segmenter.classes = {
@@ -147,6 +139,27 @@ def load_segmenter(
     segmenter.denoiser_hint = details.get("denoiser_hint")
     segmenter.content_hash = str(header["sha256"])
     return segmenter
+
+
+def _frozen(settings: FeatureSettings, details: dict[str, Any], path: Path) -> Frozen:
+    """Return what training decided about images, checked: the file may be forged."""
+    channels, scale = settings.channels, settings.scale
+    if channels == "auto" or isinstance(scale, str):
+        raise ClassifierFileError(
+            f"{path} does not say which channels and scale it was trained on, got "
+            f"`channels` {channels!r} and `scale` {scale!r}. Train it again."
+        )
+    n = len(channels) if isinstance(channels, tuple) else 1
+    try:
+        intensity = IntensityRange.from_dict(details["intensity"])
+        if {len(intensity.low), len(intensity.high), len(intensity.fill)} != {n}:
+            raise ValueError(f"expected {n} value(s) each of low, high and fill")
+    except (KeyError, TypeError, ValueError) as err:
+        raise ClassifierFileError(
+            f"{path} does not say which intensity range it was trained on ({err}). "
+            f"Train it again."
+        ) from err
+    return Frozen(channels, scale, intensity)
 
 
 def _backbone(

@@ -65,6 +65,10 @@ class Embedding:
     uses_classical: bool
     _projected: tuple[Any, FloatArray] | None = field(default=None, repr=False)
     _lock: Any = field(default_factory=Lock, repr=False)
+    # flat positions (ascending) and features of the pixels that were last trained on
+    _sampled: tuple[Any, npt.NDArray[np.int64], FloatArray] | None = field(
+        default=None, repr=False
+    )
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -108,6 +112,46 @@ class Embedding:
                 apply = _as_float if projection is None else projection.apply
                 self._projected = (projection, np.concatenate([*map(apply, bands)]))
             return self._projected[1]
+
+    def samples(
+        self,
+        projection: Projection | None,
+        rows: npt.NDArray[np.int64],
+        cols: npt.NDArray[np.int64],
+    ) -> FloatArray:
+        """Return the features of some pixels, (N, F) float32.
+
+        Those of the last call are remembered: after another stroke only its own tiles
+        are computed.
+
+        Parameters
+        ----------
+        projection : Projection or None
+            As for `tokens`.
+        rows, cols : (N,) int64
+            Distinct pixels in reading order.
+        """
+        features = PixelFeatures(self, projection)
+        flat = rows * self.shape[1] + cols
+        out = np.empty((len(flat), features.n_features), np.float32)
+        wanted = np.ones(len(flat), bool)
+        if self._sampled is not None and self._sampled[0] is projection:
+            _, known, remembered = self._sampled
+            at = np.minimum(np.searchsorted(known, flat), len(known) - 1)
+            wanted = known[at] != flat
+            out[~wanted] = remembered[at[~wanted]]
+        for window in pixel_tiles(self.shape):
+            inside = np.nonzero(
+                wanted
+                & (rows >= window.y0)
+                & (rows < window.y1)
+                & (cols >= window.x0)
+                & (cols < window.x1)
+            )[0]
+            if inside.size:
+                out[inside] = features.at_pixels(rows[inside], cols[inside], window)
+        self._sampled = (projection, flat, out)
+        return out
 
 
 def _as_float(band: npt.NDArray[np.float16]) -> FloatArray:

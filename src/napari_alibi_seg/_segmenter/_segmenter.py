@@ -41,7 +41,6 @@ from napari_alibi_seg.data import (
     TokenStore,
     WorkingImage,
     open_image,
-    pixel_tiles,
     read_labels,
 )
 from napari_alibi_seg.features import iter_extract
@@ -164,6 +163,8 @@ class Segmenter:
                 f"`kind={features.kind!r}` needs a `backbone`: a registry name, a "
                 f"weights file, or a loaded backbone."
             )
+        if workers is not None and workers < 1:
+            raise SettingsError(f"`workers` must be 1 or more, got {workers}.")
         # where a file lay is only a hint for the next load; its hash is what counts
         self.weights_hint: str | None = None
         self.denoiser_hint: str | None = None
@@ -347,15 +348,14 @@ class Segmenter:
         ]
         embeddings = [self.embed(e) for e in opened]
         self._update_projection(embeddings)
-        samples, painted_ids = [], []
-        for embedding, strokes in zip(embeddings, painted, strict=True):
-            features = PixelFeatures(embedding, self.projection)
-            for window, at in strokes.by_window(pixel_tiles(embedding.shape)):
-                rows, cols = strokes.rows[at], strokes.cols[at]
-                samples.append(features.at_pixels(rows, cols, window))
-                painted_ids.append(strokes.ids[at])
+        samples = [
+            embedding.samples(self.projection, strokes.rows, strokes.cols)
+            for embedding, strokes in zip(embeddings, painted, strict=True)
+        ]
         self.classifier = fit_classifier(
-            np.concatenate(samples), np.concatenate(painted_ids), self.settings
+            np.concatenate(samples),
+            np.concatenate([strokes.ids for strokes in painted]),
+            self.settings,
         )
         ids = tuple(int(i) for i in self.classifier.class_ids)
         self.classes = class_infos(ids, class_names, self.classes)

@@ -6,14 +6,13 @@ makes scribbles unusable; what a class is called is the classifier's business.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_alibi_seg._base import AnnotationError, Window
+from napari_alibi_seg._base import AnnotationError
 
 __all__ = ["Annotations"]
 
@@ -101,28 +100,3 @@ class Annotations:
     def class_ids(self) -> tuple[int, ...]:
         """Ids that occur, ascending."""
         return tuple(int(i) for i in np.unique(self.ids))
-
-    def by_window(
-        self, windows: Sequence[Window]
-    ) -> Iterator[tuple[Window, npt.NDArray[np.int64]]]:
-        """Yield each window that holds painted pixels, and their positions here.
-
-        Parameters
-        ----------
-        windows : sequence of Window
-            Disjoint and covering, as from `pixel_tiles`.
-
-        Yields
-        ------
-        (Window, (M,) int64)
-            Indices into `rows`, `cols` and `ids`.
-        """
-        for w in windows:
-            inside = (
-                (self.rows >= w.y0)
-                & (self.rows < w.y1)
-                & (self.cols >= w.x0)
-                & (self.cols < w.x1)
-            )
-            if inside.any():
-                yield w, np.nonzero(inside)[0]

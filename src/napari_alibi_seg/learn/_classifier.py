@@ -21,7 +21,7 @@ from napari_alibi_seg._base import (
     FloatArray,
     IntArray,
 )
-from napari_alibi_seg.learn._forest import Forest, fit_forest
+from napari_alibi_seg.learn._forest import Forest, fit_forest, samples_per_tree
 from napari_alibi_seg.learn._logistic import Logistic, fit_logistic
 from napari_alibi_seg.learn._samples import (
     MAX_CLASS_ID,
@@ -154,7 +154,8 @@ def fit_classifier(
     -----
     More than 200,000 pixels are thinned out to that number (see `subsample`); their
     weights make up for it, so that the balance of the classes stays what was asked.
-    Balanced weights are ``N / (K N_c)`` as in scikit-learn.
+    Balanced weights are ``N / (K N_c)`` as in scikit-learn; a forest balances the
+    samples of each tree.
 
     Examples
     --------
@@ -168,13 +169,10 @@ def fit_classifier(
     ids, index_n, counts = np.unique(
         class_ids_n, return_inverse=True, return_counts=True
     )
-    class_weight = class_weights(settings, ids, counts)
     summary: dict[str, Any] = {
         "kind": settings.kind,
-        "samples": {str(i): int(c) for i, c in zip(ids, counts, strict=True)},
-        "class_weight": {
-            str(i): float(w) for i, w in zip(ids, class_weight, strict=True)
-        },
+        "samples": _by_id(ids, counts),
+        "class_weight": _by_id(ids, class_weights(settings, ids, counts)),
         "n_features": int(features_nf.shape[1]),
         "seed": settings.seed,
     }
@@ -186,49 +184,74 @@ def fit_classifier(
             weight_n[kept],
         )
         used = np.bincount(index_n, minlength=len(ids))
-        # Each pixel that is left stands for counts / used, at a mean weight of 1.
-        class_weight = class_weight * (counts / used) * (used.sum() / counts.sum())
-        summary["samples_used"] = {
-            str(i): int(c) for i, c in zip(ids, used, strict=True)
-        }
-        _logger.info("%d painted pixels thinned out to %d", counts.sum(), len(index_n))
-    weight_n = weight_n * class_weight[index_n]
-    return _fitted(features_nf, ids, index_n, weight_n, settings, summary, n_jobs)
+        summary["samples_used"] = _by_id(ids, used)
+        _logger.info("%d painted pixels thinned out to %d", counts.sum(), len(kept))
+        if settings.class_weight != "balanced":
+            # Each pixel that is left stands for counts / used, at a mean weight of 1.
+            stands_for = (counts / used) * (used.sum() / counts.sum())
+            weight_n = weight_n * stands_for[index_n]
+    fit = _forest if settings.kind == "rf" else _logistic
+    model, notes = fit(features_nf, index_n, weight_n, settings, ids=ids, n_jobs=n_jobs)
+    return PixelClassifier(ids, model, summary | notes)
 
 
-def _fitted(
+def _forest(
     features_nf: FloatArray,
-    ids: npt.NDArray[np.int64],
     index_n: npt.NDArray[np.int64],
     weight_n: npt.NDArray[np.float64],
     settings: ClassifierSettings,
-    summary: dict[str, Any],
+    *,
+    ids: npt.NDArray[np.int64],
     n_jobs: int,
-) -> PixelClassifier:
-    model: Forest | Logistic
-    if settings.kind == "rf":
-        model = fit_forest(
-            features_nf,
-            index_n,
-            n_trees=settings.n_trees,
-            sample_weight=weight_n,
-            max_features=settings.max_features,
-            seed=settings.seed,
-            n_jobs=n_jobs,
+) -> tuple[Forest, dict[str, Any]]:
+    wanted = settings.class_weight
+    if isinstance(wanted, dict):
+        wanted = {i: wanted.get(int(id_), 1.0) for i, id_ in enumerate(ids)}
+    model = fit_forest(
+        features_nf,
+        index_n,
+        n_trees=settings.n_trees,
+        class_weight=wanted,
+        # scikit-learn draws another bootstrap when there are weights, even equal ones
+        sample_weight=None if (weight_n == 1).all() else weight_n,
+        seed=settings.seed,
+        n_jobs=n_jobs,
+    )
+    return model, {
+        "n_trees": model.arrays.n_trees,
+        "n_leaves": len(model.arrays.leaf_fraction),
+        "samples_per_tree": samples_per_tree(len(index_n)),
+    }
+
+
+def _logistic(
+    features_nf: FloatArray,
+    index_n: npt.NDArray[np.int64],
+    weight_n: npt.NDArray[np.float64],
+    settings: ClassifierSettings,
+    *,
+    ids: npt.NDArray[np.int64],
+    n_jobs: int,  # lbfgs runs on BLAS's threads
+) -> tuple[Logistic, dict[str, Any]]:
+    weights = class_weights(settings, ids, np.bincount(index_n))
+    model, converged = fit_logistic(
+        features_nf,
+        index_n,
+        sample_weight=weight_n * weights[index_n],
+        seed=settings.seed,
+    )
+    if not converged:
+        _logger.warning(
+            "The logistic regression stopped before it converged; its result is "
+            "usable but not final. Fewer features or a forest may do better."
         )
-        summary["n_trees"] = model.arrays.n_trees
-        summary["n_leaves"] = len(model.arrays.leaf_fraction)
-    else:
-        model, converged = fit_logistic(
-            features_nf, index_n, sample_weight=weight_n, seed=settings.seed
-        )
-        summary["converged"] = converged
-        if not converged:
-            _logger.warning(
-                "The logistic regression stopped before it converged; its result is "
-                "usable but not final. Fewer features or a forest may do better."
-            )
-    return PixelClassifier(ids, model, summary)
+    return model, {"converged": converged}
+
+
+def _by_id(
+    ids: npt.NDArray[np.int64], values: npt.NDArray[Any]
+) -> dict[str, int | float]:
+    return {str(i): v for i, v in zip(ids.tolist(), values.tolist(), strict=True)}
 
 
 def entropy_uncertainty(proba_kn: FloatArray) -> FloatArray:

@@ -1,0 +1,517 @@
+"""The command line as a user meets it: processes, exit codes, files, JSON."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from segmenter.samples import IDS, sample, write_tiny_vit
+
+from napari_alibi_seg._base import PixelSize, Window
+from napari_alibi_seg._segmenter import Segmenter
+from napari_alibi_seg.data import open_image, write_image
+
+PIXEL = PixelSize(0.05, 0.05, "um")
+# a process whose parent ignores SIGINT would ignore it too
+START = (
+    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    "from napari_alibi_seg._cli import main; sys.exit(main())"
+)
+COMMANDS = {
+    "demo": ["--out", "--seed", "--size", "--backbone", "--json"],
+    "features": ["--backbone", "--store", "--density", "--tile", "--plane", "--json"],
+    "train": [
+        *("--labels", "--out", "--backbone", "--alibi", "--num-heads", "--features"),
+        *("--resolution", "--classifier", "--plane", "--seed", "--json"),
+    ],
+    "apply": [
+        *("--out", "--probabilities", "--uncertainty", "--recursive", "--overwrite"),
+        *("--backbone", "--plane", "--workers", "--json"),
+    ],
+    "evaluate": ["--truth", "--labels-offset", "--ignore", "--json"],
+    "models": ["--check", "--download", "--json"],
+    "info": ["--plane", "--json"],
+}
+
+
+class Shell:
+    """Runs the program in a folder, on a machine without weights or terminal."""
+
+    def __init__(self, folder: Path, cache: Path):
+        self.folder = folder
+        package = Path(sys.modules["napari_alibi_seg"].__file__).parents[1]
+        self.env = {
+            **os.environ,
+            "ALIBI_SEG_CACHE": str(cache / "alibi"),
+            "HF_HOME": str(cache / "hub"),
+            "PYTHONPATH": os.pathsep.join(
+                [str(package), os.environ.get("PYTHONPATH", "")]
+            ),
+            "OMP_NUM_THREADS": "2",
+            "COLUMNS": "88",
+        }
+
+    def start(self, *args) -> subprocess.Popen:
+        return subprocess.Popen(
+            [sys.executable, "-c", START, *map(str, args)],
+            cwd=self.folder,
+            env=self.env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+        )
+
+    def __call__(self, *args, expect=0) -> subprocess.CompletedProcess:
+        with self.start(*args) as process:
+            out, err = process.communicate(timeout=200)
+        assert process.returncode == expect, err
+        assert "Traceback" not in err
+        return subprocess.CompletedProcess(args, process.returncode, out, err)
+
+    def json(self, *args, expect=0) -> dict:
+        return json.loads(self(*args, "--json", expect=expect).stdout)
+
+    def at(self, folder: Path) -> Shell:
+        other = object.__new__(Shell)
+        other.folder, other.env = folder, self.env
+        return other
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with an image, its labels and mask, and a classifier made of them."""
+    folder = tmp_path_factory.mktemp("trained")
+    image, mask, scribbles = sample()
+    write_image(folder / "a.tif", image, axes="YX", pixel_size=PIXEL)
+    write_image(folder / "a.png", scribbles, axes="YX")
+    write_image(folder / "mask.png", mask, axes="YX")
+    shell = Shell(folder, tmp_path_factory.mktemp("cache"))
+    labels = ("--labels", "a.png", "--out", "c.alibiseg", "--trees", "20")
+    shell.report = shell.json("train", "a.tif", *labels)
+    return shell
+
+
+@pytest.fixture
+def shell(trained, tmp_path):
+    return trained.at(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def here(trained):
+    """A good file by absolute path."""
+    return lambda name: trained.folder / name
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+# ---------------------------------------------------------------------------- help
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help(trained, command):
+    done = trained(command, "--help")
+    assert all(option in done.stdout for option in COMMANDS[command])
+    assert done.stderr == ""
+    # more than a list of options: says what it is for
+    assert len(done.stdout.split("options:")[0].split()) > 30
+
+
+def test_help_of_all_and_version(trained):
+    done = trained("--help")
+    assert all(f"\n    {command}" in done.stdout for command in COMMANDS)
+    assert "130 interrupted" in done.stdout.replace("\n", " ")
+    assert re.match(r"\d+\.\d+", trained("--version").stdout)
+
+
+# ----------------------------------------------------------------------- the chain
+
+
+def test_train_says_what_it_chose_and_why(trained):
+    report = trained.report
+    assert report["features"]["kind"] == "classical"
+    assert report["features"]["reason"].startswith(
+        "classical: the weights of alibi-dinov2-s are not here"
+    )
+    assert list(report["classes"]) == ["1", "3"]
+    assert report["training"]["n_trees"] == 20
+    painted = {str(i): int((sample()[2] == i).sum()) for i in IDS}
+    assert report["training"]["samples"] == painted
+    info = trained.json("info", "c.alibiseg")
+    assert info["features"]["details"]["choice"] == report["features"]["reason"]
+
+
+def test_train_apply_evaluate(trained, shell, here):
+    options = ("--probabilities", "--uncertainty", "--out", "o")
+    done = shell("apply", here("c.alibiseg"), here("a.tif"), *options, "--json")
+    report = json.loads(done.stdout)
+    assert [f["status"] for f in report["files"]] == ["done"]
+    assert done.stderr.splitlines() == [f"[1/1] {here('a.tif')}: done"]
+    labels, proba, uncertainty = (
+        open_image(shell.folder / f"o/a_{kind}.tif")
+        for kind in ("labels", "probabilities", "uncertainty")
+    )
+    assert {s.pixel_size for s in (labels, proba, uncertainty)} == {PIXEL}
+    ids = labels.read(labels.window)[..., 0]
+    assert (ids.dtype, ids.shape) == (np.uint8, sample()[0].shape)
+    assert set(np.unique(ids)) == set(IDS)
+    with tifffile.TiffFile(shell.folder / "o/a_probabilities.tif") as tif:
+        assert tif.series[0].axes == "CYX"
+        cyx = tif.asarray()
+    assert (cyx.shape, cyx.dtype) == ((2, *ids.shape), np.float32)
+    np.testing.assert_allclose(cyx.sum(axis=0), 1, atol=1e-5)
+    np.testing.assert_array_equal(np.array(IDS)[cyx.argmax(axis=0)], ids)
+    u = uncertainty.read(uncertainty.window)
+    assert u.dtype == np.float32
+    assert 0 <= u.min() < 0.1 < 0.9 < u.max() <= 1
+    (row,) = rows_of(shell.folder / "o/summary.csv")
+    assert list(row) == [
+        *("file", "output", "status", "error", "pixels", "seconds"),
+        *("fraction_1", "fraction_3"),
+    ]
+    assert (row["file"], row["output"]) == (str(here("a.tif")), "a_labels.tif")
+    assert (row["status"], row["error"], row["pixels"]) == ("done", "", "12288")
+    assert float(row["fraction_3"]) == pytest.approx((ids == 3).mean(), abs=1e-6)
+    scores = shell.json("evaluate", "o/a_labels.tif", "--truth", here("mask.png"))
+    assert scores["miou"] > 0.8
+    assert list(scores["classes"]) == ["1", "3"]
+    # the facade writes and returns the same
+    result = Segmenter.load(here("c.alibiseg")).predict(here("a.tif"))
+    np.testing.assert_array_equal(result.labels, ids)
+    np.testing.assert_array_equal(result.probabilities, cyx)
+    np.testing.assert_array_equal(result.uncertainty, u[..., 0])
+
+
+def test_workers_and_runs_give_the_same_bytes(trained, shell, here):
+    image, _, _ = sample()
+    # several tiles of output
+    write_image(shell.folder / "big.tif", np.tile(image, (6, 5)), axes="YX")
+    found = []
+    for out, workers in (("one", 1), ("two", 2), ("again", 2)):
+        shell(
+            *("apply", here("c.alibiseg"), "big.tif", "--out", out),
+            *("--probabilities", "--uncertainty", "--workers", workers),
+        )
+        files = sorted((shell.folder / out).glob("*.tif"))
+        found.append({f.name: f.read_bytes() for f in files})
+    assert len(found[0]) == 3
+    assert found[0] == found[1] == found[2]
+
+
+def test_training_twice_gives_the_same_file(trained, shell, here):
+    shell(
+        *("train", here("a.tif"), "--labels", here("a.png")),
+        *("--out", "again.alibiseg", "--trees", "20"),
+    )
+    again = shell.folder / "again.alibiseg"
+    assert again.read_bytes() == here("c.alibiseg").read_bytes()
+
+
+# ------------------------------------------------------------------------ evaluate
+
+
+def test_evaluate_by_hand(shell):
+    truth = np.array([[0, 0, 0, 2], [2, 2, 255, 255]], np.uint8)
+    # with K = 1: 1 means 0, 3 means 2; a 0 means no class, 9 means 8, unknown
+    one = np.array([[1, 1, 0, 3], [3, 9, 3, 1]], np.uint8)
+    two = np.array([[1, 1, 1, 1], [3, 3, 7, 7]], np.uint8)
+    for name, array in (("t.png", truth), ("1.png", one), ("2.png", two)):
+        write_image(shell.folder / name, array, axes="YX")
+    found = shell.json(
+        *("evaluate", "1.png", "2.png", "--truth", "t.png", "t.png"),
+        *("--labels-offset", "1"),
+    )
+    # id 0: hits 2 + 3, truth 6, predicted 2 + 4; id 2: hits 2 + 2, truth 6, pred. 4
+    zero, two_ = 5 / 7, 4 / 6
+    assert found == {
+        "miou": pytest.approx((zero + two_) / 2),
+        "accuracy": 9 / 12,
+        "classes": {
+            "0": {"iou": zero, "truth_pixels": 6, "predicted_pixels": 6},
+            "2": {"iou": two_, "truth_pixels": 6, "predicted_pixels": 4},
+        },
+        "images": [
+            {
+                "prediction": "1.png",
+                "truth": "t.png",
+                "miou": pytest.approx((2 / 3 + 2 / 3) / 2),
+                "accuracy": 4 / 6,
+            },
+            {
+                "prediction": "2.png",
+                "truth": "t.png",
+                "miou": pytest.approx((3 / 4 + 2 / 3) / 2),
+                "accuracy": 5 / 6,
+            },
+        ],
+    }
+    every = shell.json("evaluate", "t.png", "--truth", "t.png", "--ignore", "2")
+    assert list(every["classes"]) == ["0", "255"]
+    assert every["accuracy"] == 1
+    text = shell("evaluate", "t.png", "--truth", "t.png").stdout
+    assert "mean IoU 1.0000" in text
+
+
+# ------------------------------------------------------------------- many files
+
+
+def test_one_bad_file_does_not_stop_the_others(trained, shell, here):
+    image, _, _ = sample()
+    scans = shell.folder / "scans"
+    (scans / "deeper").mkdir(parents=True)
+    for name in ("a.tif", "a.png", "deeper/a.tif", "deeper/.hidden.tif"):
+        write_image(scans / name, image, axes="YX")
+    (scans / "broken.tif").write_bytes((scans / "a.tif").read_bytes()[:3000])
+    (scans / "notes.txt").write_text("not an image")
+    line = ("apply", here("c.alibiseg"), "scans", "--out", "scans/o", "--recursive")
+    found = shell.json(*line, expect=1)["files"]
+    outputs = {
+        Path(f["file"]).relative_to("scans").as_posix(): f["output"]
+        for f in found
+        if f["status"] == "done"
+    }
+    assert outputs == {
+        "a.tif": "scans_a_tif_labels.tif",
+        "a.png": "a_png_labels.tif",
+        "deeper/a.tif": "deeper_a_tif_labels.tif",
+    }
+    (bad,) = (f for f in found if f["status"] == "failed")
+    assert bad["file"] == "scans/broken.tif"
+    assert "cut short" in bad["error"]
+    rows = rows_of(scans / "o/summary.csv")
+    assert [r["status"] for r in rows].count("done") == 3
+    (row,) = (r for r in rows if r["status"] == "failed")
+    assert (row["output"], row["fraction_1"]) == ("", "")
+    assert row["error"] == bad["error"]
+    # our own outputs lie among the inputs now, and are no inputs
+    again = shell.json(*line, expect=1)["files"]
+    assert [f["file"] for f in again] == [f["file"] for f in found]
+    assert sorted(f["status"] for f in again) == ["failed", *["skipped"] * 3]
+    assert {f["output"]: f["fractions"] for f in again if f["status"] == "skipped"} == {
+        f["output"]: f["fractions"] for f in found if f["status"] == "done"
+    }
+    flat = shell.json(
+        "apply", here("c.alibiseg"), "scans", "--out", "flat", expect=1
+    )["files"]
+    assert sorted(Path(f["file"]).name for f in flat) == [
+        *("a.png", "a.tif", "broken.tif")
+    ]
+
+
+def test_done_edited_and_replaced(trained, shell, here):
+    line = ("apply", here("c.alibiseg"), here("a.tif"), "--out", "o")
+    output = shell.folder / "o/a_labels.tif"
+    status = lambda *more, expect=0: shell.json(*line, *more, expect=expect)["files"][0]  # noqa: E731
+    assert status()["status"] == "done"
+    good = output.read_bytes()
+    made = output.stat().st_mtime_ns
+    assert status()["status"] == "skipped"
+    assert output.stat().st_mtime_ns == made
+    # more is wanted: what is there is ours, and may be made again
+    assert status("--uncertainty")["status"] == "done"
+    assert status()["status"] == "skipped"
+    assert status("--uncertainty")["status"] == "skipped"
+    edited = bytearray(good)
+    edited[-1] ^= 2
+    output.write_bytes(edited)
+    refused = status(expect=1)
+    assert refused["status"] == "failed"
+    assert "a_labels.tif exists" in refused["error"]
+    assert "--overwrite" in refused["error"]
+    assert output.read_bytes() == edited
+    assert status("--overwrite")["status"] == "done"
+    assert output.read_bytes() == good
+    output.unlink()
+    assert status()["status"] == "done"
+    assert output.read_bytes() == good
+
+
+def test_interrupted_and_gone_on_with(trained, shell, here):
+    image, _, _ = sample()
+    scans = shell.folder / "scans"
+    scans.mkdir()
+    for i in range(4):
+        turned = np.tile(np.roll(image, 7 * i, 1), (4, 4)) if i else image
+        write_image(scans / f"{i}.tif", turned, axes="YX")
+    write_image(scans / "2.tif", np.tile(image, (24, 20)), axes="YX")
+    line = ("apply", here("c.alibiseg"), "scans", "--out", "o", "--workers", "1")
+    process = shell.start(*line)
+    # the second is reported, so the third, which is large, has begun
+    for text in process.stderr:
+        if "[2/4]" in text:
+            break
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=100)
+    assert process.returncode == 130, err
+    assert "Interrupted. What was finished is kept; run again to go on." in err
+    assert "Traceback" not in err
+    names = {p.name for p in (shell.folder / "o").iterdir()}
+    assert names == {
+        *("0_labels.tif", "1_labels.tif", "summary.csv", "alibi-seg-manifest.jsonl")
+    }
+    kept = {n: (shell.folder / "o" / n).stat().st_mtime_ns for n in names}
+    found = shell.json(*line)["files"]
+    assert [f["status"] for f in found] == ["skipped", "skipped", "done", "done"]
+    for name in ("0_labels.tif", "1_labels.tif"):
+        assert (shell.folder / "o" / name).stat().st_mtime_ns == kept[name]
+    # by content: another image under the old name is not the one that was done
+    write_image(scans / "0.tif", image[::-1].copy(), axes="YX")
+    renewed = shell.json(*line, expect=1)["files"]
+    assert [f["status"] for f in renewed] == ["failed", *["skipped"] * 3]
+    assert "was not made from this image" in renewed[0]["error"]
+
+
+# -------------------------------------------------------------- exit codes, streams
+
+
+def test_exit_codes_and_one_object_on_stdout(trained, shell, here):
+    wrong = shell("train", here("a.tif"), "--out", "c.alibiseg", expect=2)
+    assert "--labels" in wrong.stderr
+    two = shell("evaluate", "a", "b", "--truth", "c", "--json", expect=2)
+    assert json.loads(two.stdout)["kind"] == "SettingsError"
+    one = shell("info", "none.tif", "--json", expect=1)
+    assert json.loads(one.stdout)["kind"] == "ImageFileError"
+    assert "none.tif" in json.loads(one.stdout)["error"]
+    named = shell(
+        *("train", here("a.tif"), "--labels", here("a.png"), "--out", "c.alibiseg"),
+        *("--backbone", "dinov2-b", "--json"),
+        expect=1,
+    )
+    report = json.loads(named.stdout)
+    assert report["kind"] == "WeightsError"
+    assert "weights of 'dinov2-b' are not on this machine" in report["error"]
+    assert "alibi-seg models --download dinov2-b" in report["error"]
+    assert list(shell.folder.iterdir()) == []
+
+
+def test_models_lists_every_backbone_and_downloads_nothing(trained):
+    rows = {row["name"]: row for row in trained.json("models")["backbones"]}
+    assert rows["classical"]["here"] is True
+    assert rows["alibi-dinov2-s"]["default"] is True
+    assert not any(row["here"] for name, row in rows.items() if name != "classical")
+    assert "alibi-dinov2-s *" in trained("models").stdout
+
+
+def test_info_of_an_image_and_of_this_machine(trained):
+    info = trained.json("info", "a.tif")
+    assert (info["shape"], info["dtype"]) == ([96, 128], "uint8")
+    assert info["pixel_size"] == [0.05, 0.05, "um"]
+    assert trained.json("info")["devices"][-1] == "cpu"
+
+
+# ----------------------------------------------------------------------- with a ViT
+
+
+@pytest.fixture(scope="module")
+def vit(trained):
+    """Tiny weights, and a classifier that was trained with them."""
+    weights = write_tiny_vit(trained.folder / "tiny.safetensors")
+    report = trained.json(
+        *("train", "a.tif", "--labels", "a.png", "--out", "vit.alibiseg"),
+        *("--backbone", weights.name, "--alibi", "constant", "--trees", "20"),
+        *("--tile", "56", "--scale", "1", "--store", "stores"),
+    )
+    return report
+
+
+def test_a_backbone_implies_both(trained, vit, shell, here):
+    assert vit["features"]["kind"] == "both"
+    assert vit["backbone"]["alibi"]["slope"] == "constant"
+    assert len(vit["backbone"]["sha256"]) == 64
+    assert vit["training"]["n_features"] == (
+        trained.report["training"]["n_features"] + 24
+    )
+    found = shell.json("apply", here("vit.alibiseg"), here("a.tif"), "--out", "o")
+    assert found["files"][0]["status"] == "done"
+    scores = shell.json("evaluate", "o/a_labels.tif", "--truth", here("mask.png"))
+    assert scores["miou"] > 0.75
+
+
+def test_vit_alone_by_patches(shell, here, vit):
+    report = shell.json(
+        *("train", here("a.tif"), "--labels", here("a.png"), "--out", "p.alibiseg"),
+        *("--backbone", here("tiny.safetensors"), "--alibi", "constant"),
+        *("--features", "vit", "--resolution", "patch", "--components", "all"),
+        *("--classifier", "logistic", "--density", "2", "--scale", "1"),
+    )
+    assert report["training"]["n_features"] == 64
+    shell("apply", "p.alibiseg", here("a.tif"), "--out", "o")
+    ids = tifffile.imread(shell.folder / "o/a_labels.tif")
+    assert set(np.unique(ids)) <= set(IDS)
+    assert ids.shape == (96, 128)
+
+
+def test_weights_that_moved_and_others(shell, here, vit):
+    moved = shell.folder / "moved.safetensors"
+    moved.write_bytes(here("tiny.safetensors").read_bytes())
+    classifier = shell.folder / "c.alibiseg"
+    shell(
+        *("train", here("a.tif"), "--labels", here("a.png"), "--out", classifier),
+        *("--backbone", moved, "--alibi", "constant", "--trees", "5", "--scale", "1"),
+    )
+    moved.rename(shell.folder / "elsewhere.safetensors")
+    line = ("apply", classifier, here("a.tif"), "--out", "o")
+    gone = shell(*line, expect=1)
+    assert "Say where it lies now" in gone.stderr
+    other = write_tiny_vit(shell.folder / "other.safetensors", seed=1)
+    refused = shell(*line, "--backbone", other, expect=1)
+    assert "is not the weights wanted here: its SHA-256 is" in refused.stderr
+    assert not (shell.folder / "o").exists()
+    shell(*line, "--backbone", "elsewhere.safetensors")
+    assert (shell.folder / "o/a_labels.tif").is_file()
+
+
+def test_stored_features_are_found_again(shell, here, vit):
+    options = (
+        *("--backbone", here("tiny.safetensors"), "--alibi", "constant"),
+        *("--tile", "56", "--scale", "1", "--store", "s"),
+    )
+    (found,) = shell.json("features", here("a.tif"), *options)["files"]
+    assert (found["tiles"], found["tokens"], found["channels"]) == (6, [7, 10], 64)
+    chunks = [p for p in (shell.folder / found["store"] / "c").rglob("*") if p.is_file()]
+    assert len(chunks) == 6
+    before = {p: p.stat().st_mtime_ns for p in chunks}
+    train = ("train", here("a.tif"), "--labels", here("a.png"), *options)
+    done = shell(*train, "--trees", "20", "--out", "c.alibiseg", "-v")
+    assert "Extracting" not in done.stderr
+    assert {p: p.stat().st_mtime_ns for p in chunks} == before
+    assert len(list((shell.folder / "s").iterdir())) == 1
+    assert (shell.folder / "c.alibiseg").read_bytes() == (
+        here("vit.alibiseg").read_bytes()
+    )
+
+
+def test_no_bar_and_no_chatter_without_a_terminal(shell, here, vit):
+    done = shell("apply", here("vit.alibiseg"), here("a.tif"), "--out", "o")
+    assert done.stderr.splitlines() == [f"[1/1] {here('a.tif')}: done"]
+    assert done.stdout == "Wrote o\n"
+    # nothing that nobody asked for stays in the cache of features
+    cache = Path(shell.env["ALIBI_SEG_CACHE"])
+    assert not [p for p in cache.rglob("*") if p.is_file()]
+
+
+def test_a_plane_of_a_stack(shell, here):
+    image, _, _ = sample()
+    stack = np.stack([np.zeros_like(image), image])
+    write_image(shell.folder / "s.tif", stack, axes="ZYX")
+    line = ("apply", here("c.alibiseg"), "s.tif", "--out", "o", "--plane")
+    shell(*line, "1")
+    written = open_image(shell.folder / "o/s_labels.tif")
+    expected = Segmenter.load(here("c.alibiseg")).predict(image).labels
+    window = Window(0, *image.shape[:1], 0, image.shape[1])
+    np.testing.assert_array_equal(written.read(window)[..., 0], expected)
+    # another plane is another result, not one that is done
+    refused = shell.json(*line, "0", expect=1)["files"][0]
+    assert "was not made from this image" in refused["error"]

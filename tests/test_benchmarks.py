@@ -1,0 +1,291 @@
+"""The benchmark scripts: their arithmetic, and a tiny run of the main ones."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from napari_alibi_seg.data import TokenGrid, draw_scribbles, synthesize
+from napari_alibi_seg.features import list_backbones
+
+_BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+@pytest.fixture(autouse=True)
+def _benchmarks_on_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(_BENCHMARKS))
+
+
+def _script(name: str) -> ModuleType:
+    return importlib.import_module(name)
+
+
+@pytest.fixture(scope="module")
+def micrograph() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A synthetic image of 128 px, scribbles on it, and its mask from 0."""
+    made = synthesize("precipitates", (128, 128), seed=1)
+    return made.image, draw_scribbles(made.mask, seed=0), made.mask - 1
+
+
+# ------------------------------------------------------------------- tables, results
+
+
+def test_table_aligns_numbers_right_and_rounds() -> None:
+    text = _script("_common").table(("set", "mIoU"), [("a", 0.12345), ("bcd", None)])
+    assert text.splitlines() == [
+        "| set |  mIoU |",
+        "| --- | ----: |",
+        "| a   | 0.123 |",
+        "| bcd |     - |",
+    ]
+
+
+def test_table_refuses_a_short_row() -> None:
+    with pytest.raises(ValueError, match="must have 2 cells"):
+        _script("_common").table(("a", "b"), [("only one",)])
+
+
+def test_save_writes_the_machine_beside_the_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    common = _script("_common")
+    monkeypatch.setattr(common, "RESULTS", tmp_path)
+    found = json.loads(common.save("part", {"miou": 0.5}).read_text())
+    assert found["miou"] == 0.5
+    assert found["machine"]["packages"]["numpy"] == np.__version__
+
+
+def test_score_rows_flag_what_is_below() -> None:
+    def side(spread: float, biased: float) -> dict:
+        scores = {
+            kind: {"mean": [value], "pooled": [value]}
+            for kind, value in (("spread", spread), ("biased", biased))
+        }
+        return {"scores": scores}
+
+    found = {"alloy": {"ours": side(0.7, 0.5), "skimage": side(0.6, 0.6)}}
+    rows = _script("quality").score_rows(found)
+    assert [(r[1], r[4], r[-1]) for r in rows] == [
+        ("spread", "+0.100", ""),
+        ("biased", "-0.100", "BELOW"),
+    ]
+
+
+def test_segment_rows_give_the_ratio_of_paired_totals() -> None:
+    def run(seconds: float, peak: float) -> dict:
+        return {"train": {"seconds": [seconds], "peak_mb": peak}}
+
+    found = {"ours": [run(1.0, 10.0), run(2.0, 12.0)], "x": [run(3.0, 5.0)] * 2}
+    rows = _script("speed").segment_rows(found)
+    assert rows[-1] == ["x", "total", "3.00 (3.00 to 3.00)", "5", "2.25"]
+    assert rows[1][3] == "12"
+
+
+# ------------------------------------------------------------------------ measuring
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can reset the peak")
+def test_stages_keep_peaks_apart() -> None:
+    stages = _script("_common").Stages()
+    with stages.stage("large"):
+        np.ones(150 * 2**17)  # 150 MB
+    with stages.stage("small"):
+        pass
+    found = stages.to_dict()
+    assert 140 < found["large"]["peak_mb"] < 300
+    assert found["small"]["peak_mb"] < found["large"]["peak_mb"] - 100
+
+
+def test_switching_stages_ends_the_one_before() -> None:
+    stages = _script("_common").Stages()
+    stages.switch("one")
+    stages.switch("two")
+    stages.switch(None)
+    assert [(k, len(v)) for k, v in stages.seconds.items()] == [("one", 1), ("two", 1)]
+
+
+def test_a_child_answers_with_json() -> None:
+    answer = _script("_common").in_child("_common:version", package="numpy")
+    assert answer == np.__version__
+
+
+def test_mirrored_mosaic_has_no_seams() -> None:
+    tile = np.arange(12).reshape(3, 4)
+    mosaic = _script("_common").mirrored(tile, 10)
+    expected = np.pad(tile, ((0, 7), (0, 6)), mode="symmetric")
+    assert np.array_equal(mosaic, expected)
+
+
+def test_three_phases_without_reference_data(tmp_path: Path) -> None:
+    image, painted, origin = _script("_common").three_phases(tmp_path, 128)
+    assert image.shape == painted.shape == (128, 128)
+    assert np.unique(painted).tolist() == [0, 1, 2, 3]
+    assert origin.startswith("synthetic")
+
+
+# ------------------------------------------------------------------- tiny real runs
+
+
+def test_quality_scores_both_sides(micrograph: tuple[np.ndarray, ...]) -> None:
+    quality, common = _script("quality"), _script("_common")
+    image, painted, mask = micrograph
+    stages, scores = common.Stages(), quality._Scores()
+    for kind, segment in (
+        ("spread", quality.segment_ours),
+        ("biased", quality.segment_skimage),
+    ):
+        scores.add(kind, 0, segment(image, painted, 0, stages), mask)
+    found = scores.to_dict()
+    assert found["spread"]["pooled"][0] > 0.5
+    assert found["biased"]["pooled"][0] > 0.5
+    assert found["spread"]["mean"] == found["spread"]["pooled"]
+    assert set(stages.seconds) == {"train", "segment", "features", "predict"}
+
+
+def test_exhaustive_prediction_is_the_same(micrograph: tuple[np.ndarray, ...]) -> None:
+    image, painted, mask = micrograph
+    found = _script("speed").compare_exhaustive(image, painted, mask)
+    assert found["pixels"] == 128 * 128
+    assert found["differing"] == 0
+    assert found["miou"] == found["sklearn_miou"] > 0.5
+
+
+def test_the_bare_forward_computes_what_our_backbone_does(tmp_path: Path) -> None:
+    import torch
+
+    vits = _script("_vits")
+    backbone = vits.load_chosen(str(vits.random_vit(tmp_path)), "constant", "cpu")
+    images = torch.randn(1, 3, 70, 70, generator=torch.Generator().manual_seed(0))
+    ours = backbone.patch_features(images)
+    for fused in (True, False):
+        tokens = vits.BareForward(side=70, fused=fused)(images)[:, 5:]
+        bare = tokens.transpose(1, 2).reshape(ours.shape)
+        assert torch.allclose(ours, bare, atol=2e-4), fused
+
+
+# --------------------------------------------------------------------------- tiling
+
+
+def test_equal_maps_have_cosine_and_ratio_one() -> None:
+    grid = TokenGrid((112, 112), patch_px=14, tile_px=56)
+    tokens = np.random.default_rng(0).random((8, 8, 5), np.float32)
+    found = _script("tiling").compare(tokens, tokens, grid)
+    assert found["cosine"] == pytest.approx(1)
+    assert found["step_ratio"] == 1
+
+
+def test_a_jump_at_a_border_shows_in_the_step_ratio() -> None:
+    grid = TokenGrid((112, 112), patch_px=14, tile_px=56)
+    whole = np.indices((8, 8)).sum(0)[..., None].astype(np.float32)  # every step is 1
+    tiled = whole.copy()
+    tiled[:, 4:] += 2  # across one of two borders the step becomes 3
+    found = _script("tiling").compare(tiled, whole, grid)
+    assert found["step_ratio"] == pytest.approx(2)
+    assert found["step_to_others"] == pytest.approx(2)
+
+
+# ---------------------------------------------------------------------------- probe
+
+# Measured independently: channels, of which ramps, R2, its spread over draws.
+_FLOOR = [
+    pytest.param(384, 0, -0.11, 0.04, id="384-noise"),
+    pytest.param(384, 2, 0.10, 0.02, id="384-with-2-ramps"),
+    pytest.param(384, 40, 0.89, 0.01, id="384-with-40-ramps"),
+    pytest.param(32, 2, 0.96, 0.03, id="32-with-2-ramps"),
+    pytest.param(8, 2, 0.999, 0.001, id="8-with-2-ramps"),
+    pytest.param(4, 0, -0.17, 0.08, id="4-noise"),
+]
+
+
+@pytest.mark.parametrize(("channels", "n_ramps", "mean", "sd"), _FLOOR)
+def test_probe_floor(channels: int, n_ramps: int, mean: float, sd: float) -> None:
+    probe = _script("_probe")
+    target = probe.ramps(37, 37)
+    values = []
+    for draw in range(12):
+        rng = np.random.default_rng(draw)
+        features = rng.standard_normal((37, 37, channels))
+        for k in range(n_ramps):
+            features[..., k] = target[..., k % 2]
+        mask = probe.random_mask((37, 37), rng)
+        assert mask.sum() == 38
+        values.append(probe.position_r2(features, mask, target))
+    assert np.mean(values) == pytest.approx(mean, abs=2 * sd)
+
+
+def test_probe_fitted_on_all_tokens_reads_position_off_noise() -> None:
+    probe = _script("_probe")
+    noise = np.random.default_rng(0).standard_normal((37, 37, 384))
+    everything = np.ones((37, 37), bool)
+    r2 = probe.position_r2(noise, everything, probe.ramps(37, 37))
+    assert r2 == pytest.approx(0.28, abs=0.02)
+
+
+@pytest.mark.parametrize("ramp", ["lr", "ud", "diag", "radial", "lr+ud"])
+def test_probe_equals_the_reference(shared_dir: Path, ramp: str) -> None:
+    probe = _script("_probe")
+    known = np.load(shared_dir / "golden" / "probe" / "linear_probe.npz")
+    for i in (0, 1):
+        given = (
+            known[f"features_{i}"],
+            known[f"mask_{i}"],
+            known[f"target_{i}_{ramp}"],
+        )
+        r2 = probe.position_r2(*given)
+        assert r2 == pytest.approx(float(known[f"r2_{i}_{ramp}"]), abs=1e-5)
+        each = probe.channel_r2(*given)
+        np.testing.assert_allclose(each, known[f"r2_per_channel_{i}_{ramp}"], atol=1e-5)
+
+
+def test_paper_rows_name_backbones_that_exist() -> None:
+    paper_numbers = _script("paper_numbers")
+    names = {spec.name for spec in list_backbones()}
+    assert {row.name for row in paper_numbers.PAPER} - {None} <= names
+    rows = {row[0]: row for row in paper_numbers.probe_rows({})}
+    assert rows["DINOv2-S, registers (no weights)"][1] == "0.83 +- 0.06"
+    assert rows["DINOv2-S, registers (no weights)"][2] is None
+
+
+# --------------------------------------------------------------------- command lines
+
+
+def test_a_sweep_without_weights_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _script("sweep").main([]) == 2
+    assert "--backbone" in capsys.readouterr().err
+
+
+def test_a_sweep_goes_on_after_a_cut_off_line(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.jsonl"
+    path.write_text('{"key": "a", "miou": 0.5}\n{"key": "b", "mi')
+    assert _script("sweep").read_results(path) == {"a": {"key": "a", "miou": 0.5}}
+
+
+def test_without_a_gpu_nothing_is_measured_there(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device here")
+    assert _script("gpu").main([]) == 0
+    assert "No CUDA device" in capsys.readouterr().out
+
+
+def test_parts_without_data_are_skipped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _script("quality").main(["--data", str(tmp_path)]) == 0
+    assert "Skipped" in capsys.readouterr().out
+
+
+def test_every_part_exists() -> None:
+    run = _script("run")
+    assert all(callable(_script(name).main) for name in run.PARTS)
+    with pytest.raises(SystemExit):
+        run.main(["no-such-part"])
