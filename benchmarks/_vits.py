@@ -23,7 +23,9 @@ PATCH_PX = 14
 RANDOM_NOTE = "RANDOM WEIGHTS: says nothing about trained ones"
 
 
-def bare_vit(size: str = "small", *, position: bool = False, seed: int = 0) -> Any:
+def bare_vit(
+    size: str = "small", *, position: bool = False, depth: int = 12, seed: int = 0
+) -> Any:
     """Return timm's DINOv2-shaped ViT/14 with four registers and random weights."""
     torch.manual_seed(seed)
     model = timm.create_model(
@@ -31,6 +33,7 @@ def bare_vit(size: str = "small", *, position: bool = False, seed: int = 0) -> A
         pretrained=False,
         num_classes=0,
         dynamic_img_size=True,
+        depth=depth,
     ).eval()
     for name, value in model.named_parameters():
         # at its start DINOv2 scales what blocks add by 1e-5; a trained one does not
@@ -43,12 +46,14 @@ def bare_vit(size: str = "small", *, position: bool = False, seed: int = 0) -> A
     return model.requires_grad_(False)
 
 
-def random_vit(folder: Path, size: str = "small", *, position: bool = False) -> Path:
+def random_vit(
+    folder: Path, size: str = "small", *, position: bool = False, depth: int = 12
+) -> Path:
     """Write such a ViT to a safetensors file; return the file.
 
     Without `position` it holds no position table and loads with an `Alibi`.
     """
-    weights = bare_vit(size, position=position).state_dict()
+    weights = bare_vit(size, position=position, depth=depth).state_dict()
     path = folder / f"random-vit-{size}{'-table' if position else ''}.safetensors"
     save_file({k: v.contiguous() for k, v in weights.items()}, path)
     return path
@@ -89,8 +94,9 @@ class BareForward:
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
         fused: bool = True,
+        depth: int = 12,
     ) -> None:
-        self.model = bare_vit(size).to(device)
+        self.model = bare_vit(size, depth=depth).to(device)
         self.device, self.dtype = device, dtype
         mask = alibi_mask(side // PATCH_PX, self.model.num_prefix_tokens)
         if not fused:

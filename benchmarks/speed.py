@@ -17,9 +17,11 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from _common import (
@@ -197,33 +199,23 @@ def compare_exhaustive(
     image: np.ndarray, painted: np.ndarray, mask: np.ndarray
 ) -> dict[str, Any]:
     """Return how our labels differ from scikit-learn's on our own features."""
-    from sklearn.ensemble import RandomForestClassifier
-    from sklearn.utils.class_weight import compute_sample_weight
-
     from napari_alibi_seg import Segmenter
     from napari_alibi_seg._segmenter import PixelFeatures
-    from napari_alibi_seg.data import Annotations, confusion, pixel_tiles
+    from napari_alibi_seg.data import confusion, pixel_tiles
 
-    segmenter = Segmenter().fit(image, painted)
+    segmenter = Segmenter()
+    with _grown_forests() as forests:
+        segmenter.fit(image, painted)
+    (forest,) = forests
+    ids = np.unique(painted[painted > 0])
     embedding = segmenter.embed(image)
     ours = segmenter.predict(embedding).labels
-    features = PixelFeatures(embedding, None)
-    tiles = pixel_tiles(embedding.shape)
-    annotations = Annotations.from_labels(painted, embedding.shape)
-    samples, ids = [], []
-    for window, at in annotations.by_window(tiles):
-        rows, cols = annotations.rows[at], annotations.cols[at]
-        samples.append(features.at_pixels(rows, cols, window))
-        ids.append(annotations.ids[at])
-    known = np.concatenate(ids)
-    forest = RandomForestClassifier(100, random_state=0, n_jobs=-1)
-    weight = compute_sample_weight("balanced", known)
-    forest.fit(np.concatenate(samples), known, weight)
     theirs = np.empty_like(ours)
-    for window in tiles:
+    features = PixelFeatures(embedding, None)
+    for window in pixel_tiles(embedding.shape):
         for strip, block in features.strips(window):
-            labels = forest.predict(block.reshape(len(block), -1).T)
-            theirs[strip.slices] = labels.reshape(strip.shape)
+            index = forest.predict(block.reshape(len(block), -1).T).astype(int)
+            theirs[strip.slices] = ids[index].reshape(strip.shape)
     scores = [
         confusion(labels, mask, labels_offset=1, ignore=IGNORE_ID).miou
         for labels in (ours, theirs)
@@ -234,6 +226,22 @@ def compare_exhaustive(
         "miou": scores[0],
         "sklearn_miou": scores[1],
     }
+
+
+@contextmanager
+def _grown_forests() -> Iterator[list[Any]]:
+    """Collect the forests that scikit-learn grows meanwhile."""
+    from sklearn.ensemble import RandomForestClassifier
+
+    grown: list[Any] = []
+    fit = RandomForestClassifier.fit
+
+    def noted(self: Any, *args: Any, **kwargs: Any) -> Any:
+        grown.append(self)
+        return fit(self, *args, **kwargs)
+
+    with patch.object(RandomForestClassifier, "fit", noted):
+        yield grown
 
 
 # ----------------------------------------------------------------------- 3. extraction

@@ -29,7 +29,7 @@ def _script(name: str) -> ModuleType:
 @pytest.fixture(scope="module")
 def micrograph() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A synthetic image of 128 px, scribbles on it, and its mask from 0."""
-    made = synthesize("precipitates", (128, 128), seed=1)
+    made = synthesize("spinodal", (128, 128), seed=1)
     return made.image, draw_scribbles(made.mask, seed=0), made.mask - 1
 
 
@@ -160,11 +160,12 @@ def test_the_bare_forward_computes_what_our_backbone_does(tmp_path: Path) -> Non
     import torch
 
     vits = _script("_vits")
-    backbone = vits.load_chosen(str(vits.random_vit(tmp_path)), "constant", "cpu")
+    path = vits.random_vit(tmp_path, depth=2)
+    backbone = vits.load_chosen(str(path), "constant", "cpu")
     images = torch.randn(1, 3, 70, 70, generator=torch.Generator().manual_seed(0))
     ours = backbone.patch_features(images)
     for fused in (True, False):
-        tokens = vits.BareForward(side=70, fused=fused)(images)[:, 5:]
+        tokens = vits.BareForward(side=70, fused=fused, depth=2)(images)[:, 5:]
         bare = tokens.transpose(1, 2).reshape(ours.shape)
         assert torch.allclose(ours, bare, atol=2e-4), fused
 

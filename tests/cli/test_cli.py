@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import json
+import logging
 import os
 import re
 import signal
@@ -17,6 +20,7 @@ import tifffile
 from segmenter.samples import IDS, sample, write_tiny_vit
 
 from napari_alibi_seg._base import PixelSize, Window
+from napari_alibi_seg._cli import main
 from napari_alibi_seg._segmenter import Segmenter
 from napari_alibi_seg.data import open_image, write_image
 
@@ -82,9 +86,30 @@ class Shell:
         return json.loads(self(*args, "--json", expect=expect).stdout)
 
     def at(self, folder: Path) -> Shell:
-        other = object.__new__(Shell)
+        other = object.__new__(type(self))
         other.folder, other.env = folder, self.env
         return other
+
+
+class Inside(Shell):
+    """The same within this process, which has imported torch already."""
+
+    def __call__(self, *args, expect=0) -> subprocess.CompletedProcess:
+        out, err = io.StringIO(), io.StringIO()
+        logger = logging.getLogger("napari_alibi_seg")
+        level = logger.level
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            patch.chdir(self.folder)
+            patch.setenv("ALIBI_SEG_CACHE", self.env["ALIBI_SEG_CACHE"])
+            patch.setattr("huggingface_hub.constants.HF_HUB_CACHE", self.env["HF_HOME"])
+            code = main([*map(str, args)])
+        logger.setLevel(level)
+        assert code == expect, err.getvalue()
+        return subprocess.CompletedProcess(args, code, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +129,18 @@ def trained(tmp_path_factory):
 @pytest.fixture
 def shell(trained, tmp_path):
     return trained.at(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def inside_trained(trained):
+    inside = object.__new__(Inside)
+    inside.folder, inside.env = trained.folder, trained.env
+    return inside
+
+
+@pytest.fixture
+def inside(inside_trained, tmp_path):
+    return inside_trained.at(tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -222,14 +259,14 @@ def test_training_twice_gives_the_same_file(trained, shell, here):
 # ------------------------------------------------------------------------ evaluate
 
 
-def test_evaluate_by_hand(shell):
+def test_evaluate_by_hand(inside):
     truth = np.array([[0, 0, 0, 2], [2, 2, 255, 255]], np.uint8)
     # with K = 1: 1 means 0, 3 means 2; a 0 means no class, 9 means 8, unknown
     one = np.array([[1, 1, 0, 3], [3, 9, 3, 1]], np.uint8)
     two = np.array([[1, 1, 1, 1], [3, 3, 7, 7]], np.uint8)
     for name, array in (("t.png", truth), ("1.png", one), ("2.png", two)):
-        write_image(shell.folder / name, array, axes="YX")
-    found = shell.json(
+        write_image(inside.folder / name, array, axes="YX")
+    found = inside.json(
         *("evaluate", "1.png", "2.png", "--truth", "t.png", "t.png"),
         *("--labels-offset", "1"),
     )
@@ -257,26 +294,26 @@ def test_evaluate_by_hand(shell):
             },
         ],
     }
-    every = shell.json("evaluate", "t.png", "--truth", "t.png", "--ignore", "2")
+    every = inside.json("evaluate", "t.png", "--truth", "t.png", "--ignore", "2")
     assert list(every["classes"]) == ["0", "255"]
     assert every["accuracy"] == 1
-    text = shell("evaluate", "t.png", "--truth", "t.png").stdout
+    text = inside("evaluate", "t.png", "--truth", "t.png").stdout
     assert "mean IoU 1.0000" in text
 
 
 # ------------------------------------------------------------------- many files
 
 
-def test_one_bad_file_does_not_stop_the_others(trained, shell, here):
+def test_one_bad_file_does_not_stop_the_others(inside, here):
     image, _, _ = sample()
-    scans = shell.folder / "scans"
+    scans = inside.folder / "scans"
     (scans / "deeper").mkdir(parents=True)
     for name in ("a.tif", "a.png", "deeper/a.tif", "deeper/.hidden.tif"):
         write_image(scans / name, image, axes="YX")
     (scans / "broken.tif").write_bytes((scans / "a.tif").read_bytes()[:3000])
     (scans / "notes.txt").write_text("not an image")
     line = ("apply", here("c.alibiseg"), "scans", "--out", "scans/o", "--recursive")
-    found = shell.json(*line, expect=1)["files"]
+    found = inside.json(*line, expect=1)["files"]
     outputs = {
         Path(f["file"]).relative_to("scans").as_posix(): f["output"]
         for f in found
@@ -296,13 +333,13 @@ def test_one_bad_file_does_not_stop_the_others(trained, shell, here):
     assert (row["output"], row["fraction_1"]) == ("", "")
     assert row["error"] == bad["error"]
     # our own outputs lie among the inputs now, and are no inputs
-    again = shell.json(*line, expect=1)["files"]
+    again = inside.json(*line, expect=1)["files"]
     assert [f["file"] for f in again] == [f["file"] for f in found]
     assert sorted(f["status"] for f in again) == ["failed", *["skipped"] * 3]
     assert {f["output"]: f["fractions"] for f in again if f["status"] == "skipped"} == {
         f["output"]: f["fractions"] for f in found if f["status"] == "done"
     }
-    flat = shell.json(
+    flat = inside.json(
         "apply", here("c.alibiseg"), "scans", "--out", "flat", expect=1
     )["files"]
     assert sorted(Path(f["file"]).name for f in flat) == [
@@ -310,10 +347,10 @@ def test_one_bad_file_does_not_stop_the_others(trained, shell, here):
     ]
 
 
-def test_done_edited_and_replaced(trained, shell, here):
+def test_done_edited_and_replaced(inside, here):
     line = ("apply", here("c.alibiseg"), here("a.tif"), "--out", "o")
-    output = shell.folder / "o/a_labels.tif"
-    status = lambda *more, expect=0: shell.json(*line, *more, expect=expect)["files"][0]  # noqa: E731
+    output = inside.folder / "o/a_labels.tif"
+    status = lambda *more, expect=0: inside.json(*line, *more, expect=expect)["files"][0]  # noqa: E731
     assert status()["status"] == "done"
     good = output.read_bytes()
     made = output.stat().st_mtime_ns
@@ -415,10 +452,10 @@ def test_info_of_an_image_and_of_this_machine(trained):
 
 
 @pytest.fixture(scope="module")
-def vit(trained):
+def vit(inside_trained):
     """Tiny weights, and a classifier that was trained with them."""
-    weights = write_tiny_vit(trained.folder / "tiny.safetensors")
-    report = trained.json(
+    weights = write_tiny_vit(inside_trained.folder / "tiny.safetensors")
+    report = inside_trained.json(
         *("train", "a.tif", "--labels", "a.png", "--out", "vit.alibiseg"),
         *("--backbone", weights.name, "--alibi", "constant", "--trees", "20"),
         *("--tile", "56", "--scale", "1", "--store", "stores"),
@@ -426,92 +463,97 @@ def vit(trained):
     return report
 
 
-def test_a_backbone_implies_both(trained, vit, shell, here):
+def test_a_backbone_implies_both(trained, vit, inside, here):
     assert vit["features"]["kind"] == "both"
     assert vit["backbone"]["alibi"]["slope"] == "constant"
     assert len(vit["backbone"]["sha256"]) == 64
     assert vit["training"]["n_features"] == (
         trained.report["training"]["n_features"] + 24
     )
-    found = shell.json("apply", here("vit.alibiseg"), here("a.tif"), "--out", "o")
+    found = inside.json("apply", here("vit.alibiseg"), here("a.tif"), "--out", "o")
     assert found["files"][0]["status"] == "done"
-    scores = shell.json("evaluate", "o/a_labels.tif", "--truth", here("mask.png"))
+    scores = inside.json("evaluate", "o/a_labels.tif", "--truth", here("mask.png"))
     assert scores["miou"] > 0.75
 
 
-def test_vit_alone_by_patches(shell, here, vit):
-    report = shell.json(
+def test_vit_alone_by_patches(inside, here, vit):
+    report = inside.json(
         *("train", here("a.tif"), "--labels", here("a.png"), "--out", "p.alibiseg"),
         *("--backbone", here("tiny.safetensors"), "--alibi", "constant"),
         *("--features", "vit", "--resolution", "patch", "--components", "all"),
         *("--classifier", "logistic", "--density", "2", "--scale", "1"),
     )
     assert report["training"]["n_features"] == 64
-    shell("apply", "p.alibiseg", here("a.tif"), "--out", "o")
-    ids = tifffile.imread(shell.folder / "o/a_labels.tif")
+    inside("apply", "p.alibiseg", here("a.tif"), "--out", "o")
+    ids = tifffile.imread(inside.folder / "o/a_labels.tif")
     assert set(np.unique(ids)) <= set(IDS)
     assert ids.shape == (96, 128)
 
 
-def test_weights_that_moved_and_others(shell, here, vit):
-    moved = shell.folder / "moved.safetensors"
+def test_weights_that_moved_and_others(inside, here, vit):
+    moved = inside.folder / "moved.safetensors"
     moved.write_bytes(here("tiny.safetensors").read_bytes())
-    classifier = shell.folder / "c.alibiseg"
-    shell(
+    classifier = inside.folder / "c.alibiseg"
+    inside(
         *("train", here("a.tif"), "--labels", here("a.png"), "--out", classifier),
         *("--backbone", moved, "--alibi", "constant", "--trees", "5", "--scale", "1"),
     )
-    moved.rename(shell.folder / "elsewhere.safetensors")
+    moved.rename(inside.folder / "elsewhere.safetensors")
     line = ("apply", classifier, here("a.tif"), "--out", "o")
-    gone = shell(*line, expect=1)
+    gone = inside(*line, expect=1)
     assert "Say where it lies now" in gone.stderr
-    other = write_tiny_vit(shell.folder / "other.safetensors", seed=1)
-    refused = shell(*line, "--backbone", other, expect=1)
+    other = write_tiny_vit(inside.folder / "other.safetensors", seed=1)
+    refused = inside(*line, "--backbone", other, expect=1)
     assert "is not the weights wanted here: its SHA-256 is" in refused.stderr
-    assert not (shell.folder / "o").exists()
-    shell(*line, "--backbone", "elsewhere.safetensors")
-    assert (shell.folder / "o/a_labels.tif").is_file()
+    assert not (inside.folder / "o").exists()
+    inside(*line, "--backbone", "elsewhere.safetensors")
+    assert (inside.folder / "o/a_labels.tif").is_file()
 
 
-def test_stored_features_are_found_again(shell, here, vit):
+def test_stored_features_are_found_again(inside, here, vit, caplog):
     options = (
         *("--backbone", here("tiny.safetensors"), "--alibi", "constant"),
         *("--tile", "56", "--scale", "1", "--store", "s"),
     )
-    (found,) = shell.json("features", here("a.tif"), *options)["files"]
+    (found,) = inside.json("features", here("a.tif"), *options)["files"]
     assert (found["tiles"], found["tokens"], found["channels"]) == (6, [7, 10], 64)
-    chunks = [p for p in (shell.folder / found["store"] / "c").rglob("*") if p.is_file()]
+    chunks = [p for p in (inside.folder / found["store"] / "c").rglob("*") if p.is_file()]
     assert len(chunks) == 6
     before = {p: p.stat().st_mtime_ns for p in chunks}
     train = ("train", here("a.tif"), "--labels", here("a.png"), *options)
-    done = shell(*train, "--trees", "20", "--out", "c.alibiseg", "-v")
-    assert "Extracting" not in done.stderr
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        inside("-v", *train, "--trees", "20", "--out", "c.alibiseg")
+    assert "Intensity range of a.tif" in caplog.text
+    assert "Extracting" not in caplog.text
     assert {p: p.stat().st_mtime_ns for p in chunks} == before
-    assert len(list((shell.folder / "s").iterdir())) == 1
-    assert (shell.folder / "c.alibiseg").read_bytes() == (
+    assert len(list((inside.folder / "s").iterdir())) == 1
+    assert (inside.folder / "c.alibiseg").read_bytes() == (
         here("vit.alibiseg").read_bytes()
     )
 
 
 def test_no_bar_and_no_chatter_without_a_terminal(shell, here, vit):
-    done = shell("apply", here("vit.alibiseg"), here("a.tif"), "--out", "o")
-    assert done.stderr.splitlines() == [f"[1/1] {here('a.tif')}: done"]
-    assert done.stdout == "Wrote o\n"
-    # nothing that nobody asked for stays in the cache of features
     cache = Path(shell.env["ALIBI_SEG_CACHE"])
-    assert not [p for p in cache.rglob("*") if p.is_file()]
+    before = {p for p in cache.rglob("*") if p.is_file()}
+    write_image(shell.folder / "b.tif", sample()[0][:, ::-1].copy(), axes="YX")
+    done = shell("apply", here("vit.alibiseg"), "b.tif", "--out", "o")
+    assert done.stderr.splitlines() == ["[1/1] b.tif: done"]
+    assert done.stdout == "Wrote o\n"
+    # the features of a folder of images, which nobody asked to keep, are not kept
+    assert {p for p in cache.rglob("*") if p.is_file()} == before
 
 
-def test_a_plane_of_a_stack(shell, here):
+def test_a_plane_of_a_stack(inside, here):
     image, _, _ = sample()
     stack = np.stack([np.zeros_like(image), image])
-    write_image(shell.folder / "s.tif", stack, axes="ZYX")
+    write_image(inside.folder / "s.tif", stack, axes="ZYX")
     line = ("apply", here("c.alibiseg"), "s.tif", "--out", "o", "--plane")
-    shell(*line, "1")
-    written = open_image(shell.folder / "o/s_labels.tif")
+    inside(*line, "1")
+    written = open_image(inside.folder / "o/s_labels.tif")
     expected = Segmenter.load(here("c.alibiseg")).predict(image).labels
     window = Window(0, *image.shape[:1], 0, image.shape[1])
     np.testing.assert_array_equal(written.read(window)[..., 0], expected)
     # another plane is another result, not one that is done
-    refused = shell.json(*line, "0", expect=1)["files"][0]
+    refused = inside.json(*line, "0", expect=1)["files"][0]
     assert "was not made from this image" in refused["error"]

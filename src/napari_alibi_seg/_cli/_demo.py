@@ -39,7 +39,8 @@ _SIZES_PX = (128, 4096)
 _KIND = "precipitates"
 _USUAL_PIXEL_UM = 0.02
 _STROKES_PER_CLASS = 8
-_WIDEST_PX = 12
+# A wider brush would fit into the largest of the fine precipitates only.
+_WIDEST_PX = 7
 _N_CLUSTERS = 6
 # A panel of the figure has about so many dots a side.
 _VIEW_SIDE = 660

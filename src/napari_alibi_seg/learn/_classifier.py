@@ -211,6 +211,7 @@ def _forest(
         features_nf,
         index_n,
         n_trees=settings.n_trees,
+        max_features=settings.max_features,
         class_weight=wanted,
         # scikit-learn draws another bootstrap when there are weights, even equal ones
         sample_weight=None if (weight_n == 1).all() else weight_n,

@@ -7,7 +7,6 @@ means, and files, are left to `_classifier` and `_file`.
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal
 
 import numpy as np
@@ -85,6 +84,7 @@ def fit_forest(
     class_index: npt.NDArray[np.integer[Any]],
     *,
     n_trees: int = 100,
+    max_features: int = 2,
     class_weight: Literal["balanced"] | dict[int, float] | None = "balanced",
     sample_weight: npt.NDArray[np.float64] | None = None,
     seed: int = 0,
@@ -100,6 +100,8 @@ def fit_forest(
         0 to K - 1, each present.
     n_trees : int
         Number of trees.
+    max_features : int
+        Features tried at a split, at most F.
     class_weight : "balanced", dict or None
         By class index. "balanced" weighs the samples of each tree anew.
     sample_weight : (N,) float64, optional
@@ -117,10 +119,9 @@ def fit_forest(
 
     Notes
     -----
-    Pixels of a stroke are much alike, so trees that each see all of them resemble
-    each other. Here a tree sees a quarter (at least 300, at most 20,000) and tries
-    half as many features at a split as scikit-learn's default. On real micrographs
-    this was worth 0.03 mIoU, at less time.
+    Pixels of a stroke are much alike, so trees that try many features at a split
+    resemble each other; two features made the best forests on real micrographs
+    (benchmarks/README.md). A tree sees at most 5,000 pixels: more cost time only.
 
     Examples
     --------
@@ -134,11 +135,9 @@ def fit_forest(
     weight = "balanced_subsample" if class_weight == "balanced" else class_weight
     model = RandomForestClassifier(
         n_trees,
-        max_features=math.ceil(math.sqrt(n_features) / 2),
+        max_features=min(max_features, n_features),
         max_samples=samples_per_tree(n),
-        class_weight="balanced_subsample"
-        if class_weight == "balanced"
-        else class_weight,
+        class_weight=weight,
         random_state=seed,
         n_jobs=n_jobs,
     )
@@ -152,9 +151,9 @@ def samples_per_tree(n: int) -> int:
     Examples
     --------
     >>> [samples_per_tree(n) for n in (100, 1000, 10_000, 200_000)]
-    [100, 300, 2500, 20000]
+    [100, 1000, 5000, 5000]
     """
-    return min(n, max(300, min(n // 4, 20_000)))
+    return min(n, _MAX_SAMPLES)
 
 
 def forest_from_sklearn(model: Any) -> ForestArrays:
