@@ -4,7 +4,7 @@
 
 One image seldom shows all that a series holds. Here every image is another material of
 the same kind: strokes on a second and a third one help where those on one do not
-reach. The first image decides the intensity range that all others are seen through.
+reach. Each image is seen through its own intensity range, measured once on all of it.
 """
 
 from napari_alibi_seg import Segmenter

@@ -339,9 +339,9 @@ def test_one_bad_file_does_not_stop_the_others(inside, here):
     assert {f["output"]: f["fractions"] for f in again if f["status"] == "skipped"} == {
         f["output"]: f["fractions"] for f in found if f["status"] == "done"
     }
-    flat = inside.json(
-        "apply", here("c.alibiseg"), "scans", "--out", "flat", expect=1
-    )["files"]
+    flat = inside.json("apply", here("c.alibiseg"), "scans", "--out", "flat", expect=1)[
+        "files"
+    ]
     assert sorted(Path(f["file"]).name for f in flat) == [
         *("a.png", "a.tif", "broken.tif")
     ]
@@ -350,28 +350,32 @@ def test_one_bad_file_does_not_stop_the_others(inside, here):
 def test_done_edited_and_replaced(inside, here):
     line = ("apply", here("c.alibiseg"), here("a.tif"), "--out", "o")
     output = inside.folder / "o/a_labels.tif"
-    status = lambda *more, expect=0: inside.json(*line, *more, expect=expect)["files"][0]  # noqa: E731
-    assert status()["status"] == "done"
+
+    def run(*more, expect=0):
+        (found,) = inside.json(*line, *more, expect=expect)["files"]
+        return found
+
+    assert run()["status"] == "done"
     good = output.read_bytes()
     made = output.stat().st_mtime_ns
-    assert status()["status"] == "skipped"
+    assert run()["status"] == "skipped"
     assert output.stat().st_mtime_ns == made
     # more is wanted: what is there is ours, and may be made again
-    assert status("--uncertainty")["status"] == "done"
-    assert status()["status"] == "skipped"
-    assert status("--uncertainty")["status"] == "skipped"
+    assert run("--uncertainty")["status"] == "done"
+    assert run()["status"] == "skipped"
+    assert run("--uncertainty")["status"] == "skipped"
     edited = bytearray(good)
     edited[-1] ^= 2
     output.write_bytes(edited)
-    refused = status(expect=1)
+    refused = run(expect=1)
     assert refused["status"] == "failed"
     assert "a_labels.tif exists" in refused["error"]
     assert "--overwrite" in refused["error"]
     assert output.read_bytes() == edited
-    assert status("--overwrite")["status"] == "done"
+    assert run("--overwrite")["status"] == "done"
     assert output.read_bytes() == good
     output.unlink()
-    assert status()["status"] == "done"
+    assert run()["status"] == "done"
     assert output.read_bytes() == good
 
 
@@ -390,7 +394,7 @@ def test_interrupted_and_gone_on_with(trained, shell, here):
         if "[2/4]" in text:
             break
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=100)
+    _, err = process.communicate(timeout=100)
     assert process.returncode == 130, err
     assert "Interrupted. What was finished is kept; run again to go on." in err
     assert "Traceback" not in err
@@ -517,7 +521,9 @@ def test_stored_features_are_found_again(inside, here, vit, caplog):
     )
     (found,) = inside.json("features", here("a.tif"), *options)["files"]
     assert (found["tiles"], found["tokens"], found["channels"]) == (6, [7, 10], 64)
-    chunks = [p for p in (inside.folder / found["store"] / "c").rglob("*") if p.is_file()]
+    chunks = [
+        p for p in (inside.folder / found["store"] / "c").rglob("*") if p.is_file()
+    ]
     assert len(chunks) == 6
     before = {p: p.stat().st_mtime_ns for p in chunks}
     train = ("train", here("a.tif"), "--labels", here("a.png"), *options)

@@ -9,7 +9,9 @@ the same way.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from threading import Lock
@@ -32,12 +34,25 @@ from napari_alibi_seg.features import ClassicalFeatures
 if TYPE_CHECKING:
     from napari_alibi_seg.learn import Projection
 
-__all__ = ["Embedding", "PixelFeatures", "cell_grid", "sample_tokens"]
+__all__ = [
+    "Embedding",
+    "PixelFeatures",
+    "cell_grid",
+    "default_workers",
+    "sample_tokens",
+]
 
 # Cell of the `patch` pass where there is no ViT to give one.
 _CLASSICAL_CELL_PX = 8
 # Features of a strip of pixels that are in memory at once, per worker.
 _STRIP_BYTES = 48 << 20
+
+
+def default_workers() -> int:
+    """Return the number of cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def cell_grid(shape: tuple[int, int]) -> TokenGrid:
@@ -140,7 +155,8 @@ class Embedding:
             at = np.minimum(np.searchsorted(known, flat), len(known) - 1)
             wanted = known[at] != flat
             out[~wanted] = remembered[at[~wanted]]
-        for window in pixel_tiles(self.shape):
+
+        def fill(window: Window) -> None:
             inside = np.nonzero(
                 wanted
                 & (rows >= window.y0)
@@ -150,6 +166,10 @@ class Embedding:
             )[0]
             if inside.size:
                 out[inside] = features.at_pixels(rows[inside], cols[inside], window)
+
+        with ThreadPoolExecutor(default_workers()) as pool:
+            for _ in pool.map(fill, pixel_tiles(self.shape)):
+                pass
         self._sampled = (projection, flat, out)
         return out
 

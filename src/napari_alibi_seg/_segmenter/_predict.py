@@ -7,7 +7,6 @@ result; at most a few tiles are in memory.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,21 +22,14 @@ from napari_alibi_seg._base import (
     TileResult,
     Window,
 )
-from napari_alibi_seg._segmenter._embedding import PixelFeatures
+from napari_alibi_seg._segmenter._embedding import PixelFeatures, default_workers
 from napari_alibi_seg.data import centre_out, pixel_tiles, sample_grid
 from napari_alibi_seg.learn import decide, entropy_uncertainty
 
 if TYPE_CHECKING:
     from napari_alibi_seg.learn import PixelClassifier
 
-__all__ = ["default_workers", "iter_tiles"]
-
-
-def default_workers() -> int:
-    """Return the number of cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+__all__ = ["iter_tiles"]
 
 
 @dataclass(frozen=True)
