@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from napari_alibi_seg import _base
 from napari_alibi_seg._base import (
     Alibi,

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage as ndi
+
 from napari_alibi_seg._base import Window
 from napari_alibi_seg.data import pixel_tiles
 from napari_alibi_seg.features import ClassicalFeatures
-from scipy import ndimage as ndi
 
 
 def compute(image_cyx, window):

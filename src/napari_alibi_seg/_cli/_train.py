@@ -123,13 +123,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def command(args: argparse.Namespace) -> int:
     """Train and save."""
-    from napari_alibi_seg._segmenter import Embedding, Segmenter
+    from napari_alibi_seg._segmenter import Embedding, Segmenter, check_target
 
     if len(args.images) != len(args.labels):
         raise SettingsError(
             f"Each image needs one label image, got {len(args.images)} image(s) and "
             f"{len(args.labels)} label image(s)."
         )
+    check_target(args.out)
     classifier = _classifier_settings(args)
     kind, name, reason = _choose_features(args)
     features = _feature_settings(args, kind)

@@ -7,6 +7,7 @@ from napari_alibi_seg._segmenter._batch import (
     find_inputs,
     iter_apply,
 )
+from napari_alibi_seg._segmenter._document import check_target
 from napari_alibi_seg._segmenter._embedding import Embedding, PixelFeatures
 from napari_alibi_seg._segmenter._recipe import ClassInfo
 from napari_alibi_seg._segmenter._segmenter import Segmentation, Segmenter
@@ -20,6 +21,7 @@ __all__ = [
     "Progress",
     "Segmentation",
     "Segmenter",
+    "check_target",
     "find_inputs",
     "iter_apply",
 ]

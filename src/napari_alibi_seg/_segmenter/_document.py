@@ -15,6 +15,7 @@ from napari_alibi_seg._base import (
     ClassifierFileError,
     ClassifierSettings,
     FeatureSettings,
+    OutputError,
     SettingsError,
     WeightsError,
 )
@@ -31,11 +32,30 @@ from napari_alibi_seg.learn import (
     save_classifier_file,
 )
 
-__all__ = ["load_segmenter", "save_segmenter"]
+__all__ = ["check_target", "load_segmenter", "save_segmenter"]
 
 _SUFFIX = ".alibiseg"
 # Those whose version may change a result.
 _PACKAGES = ("numpy", "scikit-learn", "torch", "timm")
+
+
+def check_target(path: Path) -> None:
+    """Refuse a path that no classifier can be saved to, before hours of work."""
+    if path.suffix != _SUFFIX:
+        raise SettingsError(
+            f"A classifier file must end in {_SUFFIX}, got {str(path)!r}."
+        )
+    parent = path.parent
+    if not parent.is_dir():
+        raise OutputError(
+            f"Cannot write {path}: expected the folder {parent} to exist, got none. "
+            f"Create it first, or name another."
+        )
+    if path.is_dir():
+        raise OutputError(
+            f"Cannot write {path}: expected a file name to write to, got a folder. "
+            f"Name a file in it."
+        )
 
 
 def save_segmenter(segmenter: Segmenter, path: Path) -> str:
@@ -43,10 +63,7 @@ def save_segmenter(segmenter: Segmenter, path: Path) -> str:
     classifier, frozen = segmenter.classifier, segmenter.frozen
     if classifier is None or frozen is None:
         raise SettingsError("Only a trained segmenter can be saved. Call `fit` first.")
-    if path.suffix != _SUFFIX:
-        raise SettingsError(
-            f"A classifier file must end in {_SUFFIX}, got {str(path)!r}."
-        )
+    check_target(path)
     projection = segmenter.projection
     backbone = segmenter.backbone
     halo = segmenter.features.halo_tokens

@@ -246,7 +246,10 @@ class Segmenter:
         source = open_image(image, plane=plane)
         if self.frozen is None:
             self.frozen = Frozen.of(source, self.features)
-        view = self.frozen.view(source, self.features)
+            # its range is this image's own: no second look at the pixels
+            view = WorkingImage(source, self.frozen.channels, self.frozen.intensity)
+        else:
+            view = self.frozen.view(source, self.features)
         store = None
         if self.features.kind != "classical":
             store = self._token_store(view, scratch)

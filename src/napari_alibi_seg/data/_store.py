@@ -256,7 +256,8 @@ class DiskStore:
             if not self.path.exists():
                 raise OutputError(
                     f"Cannot create the feature store {self.path}: "
-                    f"{err.strerror or err}. Choose a folder that can be written."
+                    f"{err.strerror or err}. Choose a folder that can be written and "
+                    f"has room."
                 ) from err
         finally:
             if temporary is not None:
