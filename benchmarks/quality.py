@@ -48,6 +48,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.add_argument("--sets", nargs="+", metavar="NAME", help="only these sets")
     options.add_argument("--seeds", type=int, default=3, help="forests (default 3)")
     options.add_argument(
+        "--max-features",
+        type=int,
+        metavar="N",
+        help="features our trees try at a split (default: the package's)",
+    )
+    options.add_argument(
         "--train-on",
         choices=("first", "each"),
         default="first",
@@ -58,31 +64,40 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     sets = _chosen(public_sets(args.data), args.sets, args.quick)
     seeds = list(range(1 if args.quick else args.seeds))
-    sides = {"ours": f"{PART}:run_ours", "skimage": f"{PART}:run_skimage"}
-    found: dict[str, dict[str, Any]] = {}
-    for name in sets:
-        found[name] = {
-            side: in_child(task, data=args.data, dataset=name, seeds=seeds)
-            for side, task in sides.items()
-        }
-    scores, stages = score_rows(found), stage_rows(found, sets)
-    report(PART, f"mIoU, mean of {len(seeds)} seed(s)", table(_SCORE_HEAD, scores))
-    report(
-        PART, "seconds per set and scribbling, peak memory", table(_COST_HEAD, stages)
-    )
-    _verdict(scores)
-    several = {k: v for k, v in sets.items() if len(v) > 1}
-    cross = {
-        name: in_child(
-            f"{PART}:run_cross", data=args.data, dataset=name, train_on=args.train_on
-        )
-        for name in several
-    }
-    rows = cross_rows(cross)
-    title = f"trained on {args.train_on} image, applied to the others (mean mIoU)"
-    report(PART, title, table(_CROSS_HEAD, rows))
-    save(PART, {"seeds": seeds, "sets": found, "cross": cross})
+    found = _compare(args, sets, seeds)
+    cross = _apply_elsewhere(args, sets)
+    tried = args.max_features
+    save(PART, {"seeds": seeds, "max_features": tried, "sets": found, "cross": cross})
     return 0
+
+
+def _compare(
+    args: Any, sets: dict[str, list[Sample]], seeds: list[int]
+) -> dict[str, dict[str, Any]]:
+    found = {}
+    for name in sets:
+        given = {"data": args.data, "dataset": name, "seeds": seeds}
+        ours = in_child(f"{PART}:run_ours", **given, max_features=args.max_features)
+        theirs = in_child(f"{PART}:run_skimage", **given)
+        found[name] = {"ours": ours, "skimage": theirs}
+    scores, costs = score_rows(found), stage_rows(found, sets)
+    report(PART, f"mIoU, mean of {len(seeds)} seed(s)", table(_SCORE_HEAD, scores))
+    title = "seconds for all images of a set, peak memory by stage"
+    report(PART, title, table(_COST_HEAD, costs))
+    _verdict(scores)
+    return found
+
+
+def _apply_elsewhere(args: Any, sets: dict[str, list[Sample]]) -> dict[str, Any]:
+    given = {"data": args.data, "train_on": args.train_on}
+    cross = {
+        name: in_child(f"{PART}:run_cross", **given, dataset=name)
+        for name, samples in sets.items()
+        if len(samples) > 1
+    }
+    title = f"trained on {args.train_on} image, applied to the others (mean mIoU)"
+    report(PART, title, table(_CROSS_HEAD, cross_rows(cross)))
+    return cross
 
 
 def _chosen(
@@ -103,12 +118,17 @@ def _chosen(
 
 
 def segment_ours(
-    image: np.ndarray, painted: np.ndarray, seed: int, stages: Stages
+    image: np.ndarray,
+    painted: np.ndarray,
+    seed: int,
+    stages: Stages,
+    max_features: int | None = None,
 ) -> np.ndarray:
     """Train and segment with this package's defaults; return class ids."""
     from napari_alibi_seg import ClassifierSettings, Segmenter
 
-    segmenter = Segmenter(classifier=ClassifierSettings(seed=seed))
+    tried = {} if max_features is None else {"max_features": max_features}
+    segmenter = Segmenter(classifier=ClassifierSettings(seed=seed, **tried))
     with stages.stage("train"):
         segmenter.fit(image, painted)
     with stages.stage("segment"):
@@ -186,17 +206,18 @@ class _Scores:
         return out
 
 
-def run_ours(data: str, dataset: str, seeds: list[int]) -> dict[str, Any]:
+def run_ours(
+    data: str, dataset: str, seeds: list[int], max_features: int | None = None
+) -> dict[str, Any]:
     """Score our side of one set."""
-    from napari_alibi_seg import Segmenter  # noqa: F401 - before the base is noted
-
-    stages, scores = Stages(), _Scores()
+    stages, scores = Stages(*OURS), _Scores()
     warm_up_ours()
     for sample in public_sets(Path(data))[dataset]:
         image, mask = sample.image(), sample.mask()
         for kind in SCRIBBLES:
             for seed in seeds:
-                labels = segment_ours(image, sample.painted(kind), seed, stages)
+                painted = sample.painted(kind)
+                labels = segment_ours(image, painted, seed, stages, max_features)
                 scores.add(kind, seed, labels, mask)
     return {"scores": scores.to_dict(), "stages": stages.to_dict()}
 

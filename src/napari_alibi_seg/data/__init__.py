@@ -2,6 +2,7 @@
 
 from napari_alibi_seg.data._annotations import Annotations
 from napari_alibi_seg.data._atomic import write_bytes_atomic, write_text_atomic
+from napari_alibi_seg.data._compiled import compiled
 from napari_alibi_seg.data._intensity import (
     IntensityRange,
     measure_range,
@@ -60,6 +61,7 @@ __all__ = [
     "WorkingImage",
     "cache_dir",
     "centre_out",
+    "compiled",
     "confusion",
     "draw_scribbles",
     "evaluate_pairs",

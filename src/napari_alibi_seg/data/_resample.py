@@ -13,14 +13,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from napari_alibi_seg._base import FloatArray
+from napari_alibi_seg.data._compiled import compiled
 
 __all__ = ["AxisWeights", "linear_weights", "reflect_index", "sample_grid"]
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled()
 def _lerp(
     grid: FloatArray,
     row0: npt.NDArray[np.int64],

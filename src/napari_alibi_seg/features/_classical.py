@@ -22,9 +22,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
 from napari_alibi_seg._base import FloatArray, Window
+from napari_alibi_seg.data import compiled
 
 __all__ = ["ClassicalFeatures"]
 
@@ -59,13 +59,13 @@ def _chain() -> list[tuple[FloatArray, int]]:
 _STEPS = _chain()
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled()
 def _inside(i: int, n: int) -> int:
     """Index of the nearest sample."""
     return max(0, min(i, n - 1))
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled()
 def _blur(src: FloatArray, taps: FloatArray, stride: int) -> FloatArray:
     """Separable convolution with repeated borders, every `stride`-th sample kept."""
     height, width = src.shape
@@ -92,7 +92,7 @@ def _blur(src: FloatArray, taps: FloatArray, stride: int) -> FloatArray:
     return out
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled()
 def _describe(g: FloatArray, reach: int) -> FloatArray:
     """Return value, gradient and Hessian eigenvalues of one level.
 
@@ -130,7 +130,7 @@ def _describe(g: FloatArray, reach: int) -> FloatArray:
     return out
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled()
 def _enlarge(level: FloatArray, shift: int, y0: int, x0: int, out: FloatArray) -> None:
     """Interpolate planes sampled every 2**shift pixels at pixels from (y0, x0) on."""
     n_planes, n_rows, n_cols = level.shape

@@ -20,7 +20,7 @@ __all__ = ["Forest", "fit_forest", "forest_from_sklearn", "samples_per_tree"]
 
 
 # Pixels that one tree is grown on, so that retraining stays a matter of a second.
-_MAX_SAMPLES = 5000
+_MAX_SAMPLES = 3000
 
 
 class Forest:
@@ -121,7 +121,7 @@ def fit_forest(
     -----
     Pixels of a stroke are much alike, so trees that try many features at a split
     resemble each other; two features made the best forests on real micrographs
-    (benchmarks/README.md). A tree sees at most 5,000 pixels: more cost time only.
+    (benchmarks/README.md). A tree sees at most 3,000 pixels: more cost time only.
 
     Examples
     --------
@@ -151,7 +151,7 @@ def samples_per_tree(n: int) -> int:
     Examples
     --------
     >>> [samples_per_tree(n) for n in (100, 1000, 10_000, 200_000)]
-    [100, 1000, 5000, 5000]
+    [100, 1000, 3000, 3000]
     """
     return min(n, _MAX_SAMPLES)
 

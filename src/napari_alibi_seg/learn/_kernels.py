@@ -20,8 +20,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
+
+from napari_alibi_seg.data import compiled
 
 __all__ = ["forest_proba", "linear_scores", "project_rows"]
 
@@ -52,7 +54,7 @@ def _trailing_zeros(typing_context: Any, bits: Any) -> Any:
     return bits(bits), codegen
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled()
 def _strike_out(x: _Array, n: int, block: _Arrays, t: int, alive: _Array) -> None:
     """Leave in `alive` the exits of tree `t`'s top block each pixel may still take.
 
@@ -77,7 +79,7 @@ def _strike_out(x: _Array, n: int, block: _Arrays, t: int, alive: _Array) -> Non
             )
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled()
 def _unfinished(
     n: int, alive: _Array, exits: _Arrays, t: int, pixel: _Array, node: _Array
 ) -> Any:
@@ -93,7 +95,7 @@ def _unfinished(
     return count
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled()
 def _walk(
     x: _Array,
     trees: _Arrays,
@@ -132,7 +134,7 @@ def _walk(
         count = left_over
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled()
 def _unpack(total: _Array, n: int, whole: int, out: _Array) -> None:
     """Turn packed fixed-point sums into probabilities.
 
@@ -176,14 +178,11 @@ _TREES = types.Tuple(
 _OUT = types.Array(types.float32, 2, "A")
 
 
-@njit(
+@compiled(
     types.void(
         _read(types.float32, 2, "A"), _BLOCK, _EXITS, _TREES, types.int64, types.int64,
         _OUT,
-    ),
-    nogil=True,
-    cache=True,
-    error_model="numpy",
+    )
 )  # fmt: skip
 def forest_proba(
     features: _Array,
@@ -224,16 +223,13 @@ def forest_proba(
         _unpack(total, n, whole, out[:, first:])
 
 
-@njit(
+@compiled(
     types.void(
         _read(types.float32, 2, "A"),
         _read(types.float64, 2),
         _read(types.float64, 1),
         types.Array(types.float64, 2, "C"),
-    ),
-    nogil=True,
-    cache=True,
-    error_model="numpy",
+    )
 )
 def linear_scores(
     features: _Array, weights: _Array, offset: _Array, out: _Array
@@ -252,16 +248,13 @@ def linear_scores(
                     row[k] += weight * np.float64(x[k])
 
 
-@njit(
+@compiled(
     types.void(
         _read(types.float32, 2, "A"),
         _read(types.float64, 1),
         _read(types.float64, 2),
         types.Array(types.float32, 2, "A"),
-    ),
-    nogil=True,
-    cache=True,
-    error_model="numpy",
+    )
 )
 def project_rows(rows: _Array, mean: _Array, weights: _Array, out: _Array) -> None:
     """Fill `out` (N, n) with ``(rows - mean) @ weights``; `weights` is (C, n)."""

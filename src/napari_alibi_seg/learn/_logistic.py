@@ -158,12 +158,15 @@ def fit_logistic(
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
-    x = np.asarray(features_nf, np.float64)
-    mean, std = x.mean(axis=0), x.std(axis=0)
+    x = np.array(features_nf, np.float64)  # a copy, standardised in place
+    mean = x.mean(axis=0)
+    x -= mean
+    std = np.sqrt(np.einsum("nf,nf->f", x, x) / len(x))
     # A channel that is constant up to rounding carries nothing; its weight stays 0.
     constant = std <= 1e-12 * np.maximum(np.abs(mean), 1e-300)
     std = np.where(constant, 1.0, std)
-    x = np.where(constant, 0.0, (x - mean) / std)
+    x /= std
+    x[:, constant] = 0
     model = LogisticRegression(max_iter=MAX_ITERATIONS, random_state=seed)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
