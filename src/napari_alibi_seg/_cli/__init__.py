@@ -22,6 +22,7 @@ _COMMANDS = {
     "apply": "segment files or folders with a classifier",
     "evaluate": "score segmentations against ground truth",
     "models": "list backbones, see and fetch their weights",
+    "distill": "train a backbone: retrofit ALiBi to a ViT, or a small student",
     "info": "describe a classifier, an image, or this installation",
 }
 

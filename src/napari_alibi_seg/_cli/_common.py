@@ -95,8 +95,9 @@ class TileBar:
     Feed it (stage, done, total); it starts anew when the stage changes.
     """
 
-    def __init__(self, label: str = "") -> None:
+    def __init__(self, label: str = "", unit: str = "tile") -> None:
         self._label = label
+        self._unit = unit
         self._stage: str | None = None
         self._bar: tqdm[Any] | None = None
 
@@ -116,7 +117,7 @@ class TileBar:
                 # tiles that were stored before must not count as speed
                 initial=done - 1,
                 desc=f"{self._label}{stage}",
-                unit="tile",
+                unit=self._unit,
                 disable=not sys.stderr.isatty(),
                 leave=False,
                 file=sys.stderr,

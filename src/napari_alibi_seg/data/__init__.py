@@ -7,6 +7,7 @@ from napari_alibi_seg.data._intensity import (
     IntensityRange,
     measure_range,
     resolve_channels,
+    working_channels,
 )
 from napari_alibi_seg.data._io import open_image
 from napari_alibi_seg.data._labels import read_labels
@@ -73,6 +74,7 @@ __all__ = [
     "resolve_channels",
     "sample_grid",
     "synthesize",
+    "working_channels",
     "write_bytes_atomic",
     "write_image",
     "write_text_atomic",

@@ -25,13 +25,25 @@ if TYPE_CHECKING:
         resolve_dtype,
     )
     from napari_alibi_seg.features._extract import ExtractedTile, iter_extract
-    from napari_alibi_seg.features._files import FileMetadata, save_backbone
+    from napari_alibi_seg.features._files import (
+        FileMetadata,
+        read_checkpoint,
+        save_backbone,
+    )
+    from napari_alibi_seg.features._hash import file_sha256
     from napari_alibi_seg.features._load import load_backbone, reload_backbone
     from napari_alibi_seg.features._registry import (
         DEFAULT_BACKBONE,
+        IMAGENET_MEAN,
+        IMAGENET_STD,
         BackboneSpec,
         backbone_spec,
         list_backbones,
+    )
+    from napari_alibi_seg.features._trainable import (
+        TrainableViT,
+        new_vit,
+        trainable_copy,
     )
     from napari_alibi_seg.features._vit import ViTBackbone
     from napari_alibi_seg.features._weights import (
@@ -49,25 +61,34 @@ _MODULES = {
     "Denoiser": "_denoiser",  # torch
     "ExtractedTile": "_extract",
     "FileMetadata": "_files",  # torch
+    "IMAGENET_MEAN": "_registry",
+    "IMAGENET_STD": "_registry",
+    "TrainableViT": "_trainable",  # torch
     "ViTBackbone": "_vit",  # torch
     "backbone_spec": "_registry",
     "cache_path": "_weights",
     "check_backbone": "_check",  # torch
     "describe_devices": "_device",  # torch
     "download_weights": "_weights",
+    "file_sha256": "_hash",
     "find_weights": "_weights",
     "iter_extract": "_extract",
     "list_backbones": "_registry",
     "load_backbone": "_load",  # torch
     "load_denoiser": "_denoiser",  # torch
+    "new_vit": "_trainable",  # torch
+    "read_checkpoint": "_files",  # torch
     "reload_backbone": "_load",  # torch
     "resolve_device": "_device",  # torch
     "resolve_dtype": "_device",  # torch
     "save_backbone": "_files",  # torch
+    "trainable_copy": "_trainable",  # torch
 }
 
 __all__ = [
     "DEFAULT_BACKBONE",
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
     "Alibi",
     "BackboneSpec",
     "ClassicalFeatures",
@@ -75,21 +96,26 @@ __all__ = [
     "Denoiser",
     "ExtractedTile",
     "FileMetadata",
+    "TrainableViT",
     "ViTBackbone",
     "backbone_spec",
     "cache_path",
     "check_backbone",
     "describe_devices",
     "download_weights",
+    "file_sha256",
     "find_weights",
     "iter_extract",
     "list_backbones",
     "load_backbone",
     "load_denoiser",
+    "new_vit",
+    "read_checkpoint",
     "reload_backbone",
     "resolve_device",
     "resolve_dtype",
     "save_backbone",
+    "trainable_copy",
 ]
 
 
