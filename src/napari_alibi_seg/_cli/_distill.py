@@ -84,6 +84,7 @@ def command(args: argparse.Namespace) -> int:
         f"in {args.out}"
     )
     result = None
+    is_new = not (args.out / f"{settings.name}.safetensors").is_file()
     with TileBar(f"{settings.name} ", unit="step") as bar:
         for step in iter_distill(
             settings,
@@ -94,6 +95,9 @@ def command(args: argparse.Namespace) -> int:
         ):
             bar.show("training", step.done, step.total)
             result = step.result
+            is_new = is_new or result is None
+    if not is_new:
+        note(f"The run in {args.out} was already complete.")
     emit(
         args,
         {"backbone": str(result), "steps": settings.n_steps, "run": str(args.out)},
@@ -123,6 +127,8 @@ def _settings(args: argparse.Namespace) -> Any:
     data = dict(values.get("data", {}))
     if args.images is not None:
         data["folders"] = [str(folder) for folder in args.images]
+        # a file that wanted none of the folders does not know of these
+        data["folder_share"] = data.get("folder_share") or 1.0
     elif args.config is None:
         data |= {"folder_share": 0.0, "synthetic_share": 1.0}
     values["data"] = data

@@ -97,7 +97,7 @@ def _levels(rng: np.random.Generator, side: int) -> _Layout:
 
 def _cells(rng: np.random.Generator, side: int) -> _Layout:
     """Grains of several phases, sometimes with boundaries as a phase of their own."""
-    diameter = np.exp(rng.uniform(np.log(14), np.log(side)))
+    diameter = np.exp(rng.uniform(np.log(14), np.log(max(14, side))))
     n_cells = max(3, int(1.3 * (side / diameter) ** 2))
     points = rng.uniform(-0.1 * side, 1.1 * side, (n_cells, 2))
     yx = np.indices((side, side)).reshape(2, -1).T
@@ -123,7 +123,7 @@ def _particles(rng: np.random.Generator, side: int) -> _Layout:
     """Particles on a matrix: of two sizes, of two shapes, or of two fills."""
     regions = np.zeros((side, side), np.uint8)
     objects = np.zeros((side, side), np.int32)
-    radius = np.exp(rng.uniform(np.log(5), np.log(side / 5)))
+    radius = np.exp(rng.uniform(np.log(5), np.log(max(5, side / 5))))
     contrast = rng.choice(["size", "shape", "fill", "one"])
     power = float(rng.choice([2.0, 2.0, 4.0]))
     turned = rng.uniform(0, np.pi)

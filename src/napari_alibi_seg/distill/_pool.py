@@ -305,7 +305,9 @@ def _picture(name: str, source: ImageSource, kept: _Kept) -> _Picture:
     def read(window: Window) -> npt.NDArray[np.uint8]:
         if source.shape[0] * source.shape[1] > _WHOLE_PIXELS:
             return reader()(window)
-        pixels = kept.get(name, lambda: np.ascontiguousarray(reader()(whole)))
+        # not by name: two folders may hold files of the same name
+        key = (source.path, source.plane)
+        pixels = kept.get(key, lambda: np.ascontiguousarray(reader()(whole)))
         return pixels[window.y0 : window.y1, window.x0 : window.x1]
 
     return _Picture(name, source.shape, read)

@@ -176,6 +176,7 @@ class _Run:
         if settings.teacher.name != "self":
             self._teacher = load_teacher(settings.teacher, self._fabric.device)
         self._mirror: TrainableViT | None = None  # a self-teacher
+        self._is_between_steps = True
         self._state = self._begin()
 
     # --------------------------------------------------------------------- beginning
@@ -256,6 +257,7 @@ class _Run:
                 state.seconds = spent + now - started
                 rate = (state.step - first) / (now - started)
                 self._report(metrics, task, losses, rate)
+                self._is_between_steps = True
                 if state.step < total and now - saved >= self._settings.checkpoint_s:
                     self._save()
                     saved = now
@@ -263,7 +265,10 @@ class _Run:
                 if state.step < total:
                     yield DistillStep(state.step, total, losses, left)
         except (KeyboardInterrupt, GeneratorExit):
-            self._save()
+            # weights that are half updated, or a step without its row, are no state
+            # to go on from
+            if self._is_between_steps:
+                self._save()
             raise
         finally:
             if metrics is not None:
@@ -396,6 +401,7 @@ class _Run:
                 max_norm=self._settings.clip,
                 error_if_nonfinite=False,
             )
+        self._is_between_steps = False
         state.optimizer.step()
         state.optimizer.zero_grad(set_to_none=True)
         state.step += 1

@@ -24,7 +24,7 @@ def learning_rate(stage: Stage, step: int) -> float:
     --------
     >>> stage = Stage(crop_px=224, steps=10, batch=1, lr=1.0, warmup_steps=2)
     >>> [round(learning_rate(stage, i), 2) for i in (0, 1, 2, 6, 9)]
-    [0.5, 1.0, 1.0, 0.5, 0.05]
+    [0.5, 1.0, 1.0, 0.51, 0.05]
     """
     if step < stage.warmup_steps:
         return stage.lr * (step + 1) / stage.warmup_steps

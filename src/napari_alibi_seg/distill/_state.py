@@ -106,6 +106,7 @@ def save_checkpoint(
         "identity": identity,
         "step": state.step,
         "seconds": state.seconds,
+        "probe": state.probe,
         "student": state.student.module.state_dict(),
         "optimizer": state.optimizer.state_dict(),
         "average": state.average,
@@ -151,6 +152,7 @@ def load_checkpoint(
         state.preparation = Preparation.from_dict(contents["preparation"])
     fabric.strategy.precision.load_state_dict(contents["precision"])
     state.step, state.seconds = int(contents["step"]), float(contents["seconds"])
+    state.probe = dict(contents.get("probe", {}))
     _logger.info("Going on at step %d of %s", state.step, path.parent)
 
 

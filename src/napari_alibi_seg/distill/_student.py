@@ -6,6 +6,7 @@ whatever runs the training (one device or many) sees one forward pass.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -120,13 +121,15 @@ class Student(nn.Module):
         labelled, shares, support
             Of a `Batch`.
         hidden : (B, h, w) bool or None
-            Patches to do without.
+            Patches to do without, before `symmetry` moves them.
         symmetry : Symmetry
             Applied to the images and undone on the tokens.
         """
         p, w = self.vit.patch_size, self._losses
         moved = symmetry.apply(images, p)
-        tokens = symmetry.undo(self.vit(moved, hidden), 1)
+        # `hidden` is where losses look for it, so it moves with the images
+        gone = None if hidden is None else symmetry.apply(hidden[:, None], 1)[:, 0]
+        tokens = symmetry.undo(self.vit(moved, gone), 1)
         terms: dict[str, Tensor] = {}
         if targets is not None:
             prediction = self.head(tokens)
@@ -163,10 +166,15 @@ def make_student(settings: DistillSettings, teacher: Teacher | None) -> Student:
     shape, alibi = settings.student, settings.alibi
     if shape is None:
         assert teacher is not None
+        assert alibi is not None
         backbone = copyable_vit(teacher)
+        has_slopes = backbone.alibi is not None and backbone.alibi.slope == "learned"
+        start = alibi
+        if alibi.slope == "learned" and not has_slopes:  # there are none to load yet
+            start = replace(alibi, slope="constant")
         retrofit = load_backbone(
             backbone.path or "",
-            alibi=alibi,
+            alibi=start,
             num_heads=backbone.num_heads,
             device="cpu",
         )

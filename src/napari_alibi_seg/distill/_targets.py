@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from napari_alibi_seg._base import SettingsError
 from napari_alibi_seg.analysis import transfer_probe
 from napari_alibi_seg.distill._crops import Batch
 from napari_alibi_seg.distill._settings import LossSettings
@@ -65,8 +66,19 @@ def measure_preparation(
     grid: tuple[int, int],
     wish: LossSettings,
 ) -> Preparation:
-    """Measure what the settings leave to measurement, on the crops of `batches`."""
+    """Measure what the settings leave to measurement, on the crops of `batches`.
+
+    Raises
+    ------
+    SettingsError
+        If a channel to be blanked does not exist.
+    """
     c = teacher.n_channels
+    if wish.blank != "auto" and not all(0 <= i < c for i in wish.blank):
+        raise SettingsError(
+            f"`losses.blank` must name channels of the teacher, 0 to {c - 1}, got "
+            f"{wish.blank}."
+        )
     if not wish.standardise and wish.blank != "auto":
         return Preparation(torch.zeros(c), torch.ones(c), tuple(wish.blank))
     maps = torch.cat([teacher.targets(b.clean, grid).cpu() for b in batches])

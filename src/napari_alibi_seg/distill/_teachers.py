@@ -104,7 +104,7 @@ class CNNTeacher:
         """Move to a device."""
         self._model.to(device)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def targets(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
         """Return means, and standard deviations where asked for, of every level."""
         batch = _normalised(images, self._mean, self._std)
@@ -129,7 +129,7 @@ class CNNTeacher:
             if wants_std:
                 square = adaptive_avg_pool2d(features * features, grid)
                 out.append((square - mean * mean).clamp_min(0).sqrt())
-        return torch.cat(out, dim=1).clone()
+        return torch.cat(out, dim=1)
 
 
 def load_teacher(settings: TeacherSettings, device: torch.device) -> Teacher:

@@ -8,6 +8,7 @@ asks for them. What it trains goes back to a file through `state`, in the layout
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -165,12 +166,16 @@ def trainable_copy(backbone: ViTBackbone, alibi: Alibi | None) -> TrainableViT:
     Parameters
     ----------
     backbone : ViTBackbone
-        Loaded with the same `alibi`.
+        Loaded with the same `alibi`; or, where it has no learned slopes to load, with
+        slope "constant", at which they then start.
     alibi : Alibi or None
         None keeps position as it is.
     """
     description = backbone._description
-    if backbone.alibi != alibi:
+    accepted = [alibi]
+    if alibi is not None and alibi.slope == "learned":
+        accepted.append(replace(alibi, slope="constant"))
+    if backbone.alibi not in accepted:
         raise SettingsError(
             f"The backbone was loaded with alibi={backbone.alibi!r}, not {alibi!r}."
         )
@@ -185,7 +190,8 @@ def trainable_copy(backbone: ViTBackbone, alibi: Alibi | None) -> TrainableViT:
     )
     if out.slopes:
         for own, stored in zip(out.slopes, backbone._slopes, strict=True):
-            own.data.copy_(stored.reshape(own.shape))  # type: ignore[union-attr]
+            start = torch.ones(1) if stored is None else stored.reshape(own.shape)
+            own.data.copy_(start)
     return out
 
 
@@ -282,5 +288,10 @@ def _initialise(model: nn.Module) -> None:
         for name, tensor in module.named_parameters(recurse=False):
             if name == "bias":
                 nn.init.zeros_(tensor)
+            elif isinstance(module, nn.Conv2d):
+                # patches come in with unit variance: 0.02 would leave tokens so small
+                # that the first blocks learn nothing of them for a thousand steps
+                fan_in = tensor[0].numel()
+                nn.init.trunc_normal_(tensor, std=fan_in**-0.5)
             else:
                 nn.init.trunc_normal_(tensor, std=_INIT_STD)
