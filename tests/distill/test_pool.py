@@ -11,7 +11,7 @@ import pytest
 import tifffile
 from distill.toys import data_of, pictures
 
-from napari_alibi_seg._base import SettingsError, validated
+from napari_alibi_seg._base import ImageFileError, SettingsError, validated
 from napari_alibi_seg.data import KINDS, write_image
 from napari_alibi_seg.distill import DataSettings, Pool, open_pool
 from napari_alibi_seg.distill import _pool as module
@@ -299,3 +299,32 @@ def test_the_fingerprint_is_of_names_and_sizes_not_of_places(tmp_path):
     assert of(b) == first
     write_image(b / "1.png", _noise((64, 49)), axes="YX")
     assert of(b) != first
+
+
+# --------------------------------------------------------------- damage found late
+
+
+def _broken(name):
+    def read(window):
+        raise ImageFileError(f"{name} is cut off")
+
+    return _Picture(name, (8, 8), read)
+
+
+def _grey(name, value):
+    pixels = np.full((8, 8, 3), value, np.uint8)
+    return _Picture(name, (8, 8), lambda w: pixels[w.y0 : w.y1, w.x0 : w.x1])
+
+
+def test_a_picture_whose_pixels_are_damaged_gives_way_to_another(caplog):
+    pool = Pool([(1.0, [_broken("half.tif"), _grey("whole.tif", 51)])])
+    windows = _windows(pool, 6)
+    assert all((w == np.float32(0.2)).all() for w in windows)
+    assert any("half.tif is left out" in r.getMessage() for r in caplog.records)
+    again = _windows(pool, 6)
+    assert [w.tobytes() for w in windows] == [w.tobytes() for w in again]
+
+
+def test_nothing_but_damage_is_an_error():
+    with pytest.raises(ImageFileError, match=r"20 pictures .* 'half.tif'"):
+        _windows(Pool([(1.0, [_broken("half.tif")])]), 1)

@@ -255,3 +255,25 @@ def test_every_public_name_resolves():
     assert dir(room) == sorted(room.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = room.nothing
+
+
+def test_paths_in_a_file_are_relative_to_it(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text(
+        'teacher = {name = "vit.safetensors"}\n'
+        'data = {folders = ["pictures"]}\n'
+        "[[stages]]\ncrop_px = 32\nsteps = 1\nbatch = 1\nlr = 1.0\n"
+    )
+    settings = load_settings(path)
+    assert settings.teacher.name == str(tmp_path / "vit.safetensors")
+    assert settings.data.folders == (tmp_path / "pictures",)
+
+
+@pytest.mark.parametrize("name", ["dinov2-s", "self", "timm:resnet18.a1_in1k"])
+def test_names_are_no_paths(name):
+    assert not TeacherSettings(name=name).is_file
+
+
+def test_deviations_of_levels_that_are_not_taken_are_an_error():
+    with pytest.raises(SettingsError, match=r"std_levels.*\[3\].*not among"):
+        validated(TeacherSettings, {"name": "x", "levels": [0], "std_levels": [3]})

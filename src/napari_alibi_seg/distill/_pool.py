@@ -24,6 +24,7 @@ import numpy.typing as npt
 from napari_alibi_seg._base import (
     AlibiSegError,
     FloatArray,
+    ImageFileError,
     SettingsError,
     Window,
 )
@@ -47,6 +48,7 @@ _logger = logging.getLogger(__name__)
 _KEPT_BYTES = 1 << 30  # decoded pictures kept in memory, per process
 _WHOLE_PIXELS = 64_000_000  # larger ones are read window by window
 _SYNTHETIC_PX = 512
+_ATTEMPTS = 20
 _SYNTHETIC_KEPT = 256
 
 # Pictures in scikit-image's wheel; the others it would download. Drawings and pairs of
@@ -126,6 +128,7 @@ class Pool:
             for _, pictures in self._groups
         ]
         self._synthetic = _Kept(_SYNTHETIC_KEPT * 3 * _SYNTHETIC_PX**2)
+        self._damaged: set[str] = set()  # said once each
         self.fingerprint = self._fingerprint()
 
     def _fingerprint(self) -> str:
@@ -157,19 +160,38 @@ class Pool:
         -------
         (n, n, 3) float32
             In 0 to 1.
+
+        Raises
+        ------
+        ImageFileError
+            If one picture after the other cannot be read.
         """
+        for _ in range(_ATTEMPTS):
+            picture = self._drawn(rng)
+            n = max(2, min(round(side), *picture.shape))
+            y = int(rng.integers(picture.shape[0] - n + 1))
+            x = int(rng.integers(picture.shape[1] - n + 1))
+            try:
+                block = picture.read(Window(y, y + n, x, x + n))
+            except ImageFileError as err:  # it opened, but its pixels are damaged
+                if picture.name not in self._damaged:
+                    self._damaged.add(picture.name)
+                    _logger.warning("%s is left out: %s", picture.name, err)
+                continue
+            return block.astype(np.float32) / np.float32(255)
+        raise ImageFileError(
+            f"{_ATTEMPTS} pictures drawn one after the other could not be read; the "
+            f"last was {picture.name!r}. See the log for why."
+        )
+
+    def _drawn(self, rng: np.random.Generator) -> _Picture:
+        """Choose a picture: its group by share, itself by area."""
         group = int(rng.choice(len(self._shares), p=self._shares))
         if group == len(self._groups):
-            picture = self._generated(rng)
-        else:
-            areas = self._areas[group]
-            index = int(rng.choice(len(areas), p=areas / areas.sum()))
-            picture = self._groups[group][1][index]
-        n = max(2, min(round(side), *picture.shape))
-        y = int(rng.integers(picture.shape[0] - n + 1))
-        x = int(rng.integers(picture.shape[1] - n + 1))
-        block = picture.read(Window(y, y + n, x, x + n))
-        return block.astype(np.float32) / np.float32(255)
+            return self._generated(rng)
+        areas = self._areas[group]
+        index = int(rng.choice(len(areas), p=areas / areas.sum()))
+        return self._groups[group][1][index]
 
     def _generated(self, rng: np.random.Generator) -> _Picture:
         """Return a generated micrograph; each process makes and keeps some of them."""

@@ -211,6 +211,8 @@ class _Run:
         # where the files lie does not matter; what they hold does
         settings["data"].pop("folders")
         settings["teacher"].pop("weights")
+        if self._settings.teacher.is_file:
+            settings["teacher"].pop("name")
         return {
             "settings": json.dumps(settings, sort_keys=True),
             "pictures": self._pool.fingerprint,

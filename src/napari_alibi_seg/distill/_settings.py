@@ -59,6 +59,23 @@ class TeacherSettings(_Model):
     levels: tuple[int, ...] = (0, 1, 2, 3)
     std_levels: tuple[int, ...] = (0, 1)
 
+    @model_validator(mode="after")
+    def _known_levels(self) -> TeacherSettings:
+        unknown = set(self.std_levels) - set(self.levels)
+        if unknown and "std_levels" in self.model_fields_set:
+            raise ValueError(
+                f"`std_levels` {sorted(unknown)} are not among `levels` {self.levels}"
+            )
+        return self
+
+    @property
+    def is_file(self) -> bool:
+        """Whether `name` is the path of a weights file."""
+        path = Path(self.name)
+        return not self.name.startswith("timm:") and (
+            path.suffix != "" or len(path.parts) > 1
+        )
+
 
 class StudentSettings(_Model):
     """The shape of a student that is not a copy of its teacher.
@@ -329,6 +346,8 @@ def load_settings(path: Path) -> DistillSettings:
         update={"folders": tuple(here / folder for folder in settings.data.folders)}
     )
     teacher = settings.teacher
+    if teacher.is_file:
+        teacher = teacher.model_copy(update={"name": str(here / teacher.name)})
     if teacher.weights is not None:
         teacher = teacher.model_copy(update={"weights": here / teacher.weights})
     return settings.model_copy(update={"data": data, "teacher": teacher})
