@@ -22,11 +22,11 @@ from typing import Any
 
 import numpy as np
 from _common import parser, report, save, table
-from _probe import channel_r2, position_r2, ramps, random_mask
 from _vits import add_backbones, load_chosen
 from tiling import token_map
 
 from napari_alibi_seg import AlibiSegError
+from napari_alibi_seg.analysis import linear_probe, ramp
 from napari_alibi_seg.data import (
     IMAGE_SUFFIXES,
     IntensityRange,
@@ -242,13 +242,22 @@ def probe_backbone(
         for view in group:
             tokens = _tokens(backbone, view)
             tokens[..., list(blanked)] = 0
-            target = ramps(*tokens.shape[:2])
+            target = ramp("lr+ud", tokens.shape[:2])
             for _ in range(draws):
-                mask = random_mask(tokens.shape[:2], rng)
-                values.append(position_r2(tokens, mask, target))
-                best.append(float(channel_r2(tokens, mask, target).max()))
+                mask = _random_mask(tokens.shape[:2], rng)
+                probe = linear_probe(tokens, target, mask, per_channel=True)
+                values.append(probe.r2)
+                best.append(float(probe.r2_per_channel.max()))
         out[what] = {"r2": values, "best_channel_r2": best}
     return out
+
+
+def _random_mask(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """Return a random 1/36 of a grid, the paper's share."""
+    n = shape[0] * shape[1]
+    mask = np.zeros(n, bool)
+    mask[rng.choice(n, max(2, round(n / 36)), replace=False)] = True
+    return mask.reshape(shape)
 
 
 def _square_view(path: Path) -> WorkingImage:

@@ -26,10 +26,11 @@ PARTS = {
     "large": "a 5120 x 5120 image from weights to files",
     "tiling": "tiled against whole-image ViT features",
     "sweep": "scale, density, components and halo against mIoU (needs --backbone)",
+    "gain": "what a backbone adds to classical features; transfer probe",
     "gpu": "ViTs on a GPU",
     "paper_numbers": "released weights beside the published numbers",
 }
-_WITH_BACKBONE = ("tiling", "sweep", "paper_numbers")
+_WITH_BACKBONE = ("tiling", "sweep", "gain", "paper_numbers")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         names = args.backbone or [str(random_vit(Path(folder)))]
         alibi = args.alibi if args.backbone else "constant"
         store = args.store or Path(folder) / "stores"
-        done = read_results(args.out)
+        results = Results(args.out)
         settings = list(itertools.chain(_classical(), _grid(args)))
         for name in names:
             try:
@@ -72,11 +72,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             except AlibiSegError as err:
                 print(f"{name}: {err}", file=sys.stderr)
                 return 1
-            _run(args, backbone, settings, store, done)
-    rows = sweep_rows(list(done.values()))
+            _run(args, backbone, settings, store, results)
+    rows = sweep_rows(results.rows)
     note = RANDOM_NOTE if args.random and not args.backbone else "all results so far"
     report(PART, f"mIoU, mean of the sets' means ({note})", table(_HEAD, rows))
-    save(PART, {"results": list(done.values())})
+    save(PART, {"results": results.rows})
     return 0
 
 
@@ -126,6 +126,46 @@ def _grid(args: Any) -> Iterator[Setting]:
 # ------------------------------------------------------------------------------ running
 
 
+class Results:
+    """Results in a file of JSON lines: appended as they are made, never made twice.
+
+    Parameters
+    ----------
+    path : Path
+        Of the file. A line that a kill cut off does not count.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._rows = read_results(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        return list(self._rows.values())
+
+    def get(
+        self,
+        backbone: Any,
+        setting: Setting,
+        sample: Sample,
+        scribbles: str,
+        store: Path,
+    ) -> dict[str, Any]:
+        """Return a result, from the file or by making it."""
+        key = result_key(backbone, setting, sample, scribbles)
+        if key not in self._rows:
+            row = {"key": key, **setting, "set": sample.dataset, "scribbles": scribbles}
+            row |= {"image": sample.image_path.name, "commit": machine()["commit"]}
+            row["megapixels"] = sample.megapixels
+            row["backbone"] = "" if setting["kind"] == "classical" else backbone.name
+            row |= score(backbone, setting, sample, scribbles, store)
+            with self._path.open("a") as file:
+                file.write(json.dumps(row, sort_keys=True) + "\n")
+            self._rows[key] = row
+        return self._rows[key]
+
+
 def read_results(path: Path) -> dict[str, dict[str, Any]]:
     """Return the results so far by key; a line cut off by a kill does not count."""
     out = {}
@@ -152,11 +192,7 @@ def result_key(backbone: Any, setting: Setting, sample: Sample, scribbles: str) 
 
 
 def _run(
-    args: Any,
-    backbone: Any,
-    settings: list[Setting],
-    store: Path,
-    done: dict[str, dict[str, Any]],
+    args: Any, backbone: Any, settings: list[Setting], store: Path, results: Results
 ) -> None:
     samples = [
         sample
@@ -164,21 +200,10 @@ def _run(
         for sample in own
         if not args.sets or name in args.sets
     ]
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    with args.out.open("a") as file:
-        for sample, setting, scribbles in itertools.product(
-            samples, [{**s, "seed": args.seed} for s in settings], SCRIBBLES
-        ):
-            key = result_key(backbone, setting, sample, scribbles)
-            if key in done:
-                continue
-            row = {"key": key, **setting, "set": sample.dataset, "scribbles": scribbles}
-            row |= {"image": sample.image_path.name, "commit": machine()["commit"]}
-            row["backbone"] = "" if setting["kind"] == "classical" else backbone.name
-            row |= score(backbone, setting, sample, scribbles, store)
-            file.write(json.dumps(row, sort_keys=True) + "\n")
-            file.flush()
-            done[key] = row
+    for sample, setting, scribbles in itertools.product(
+        samples, [{**s, "seed": args.seed} for s in settings], SCRIBBLES
+    ):
+        results.get(backbone, setting, sample, scribbles, store)
 
 
 def score(
@@ -186,15 +211,18 @@ def score(
 ) -> dict[str, Any]:
     """Train and score one image with one setting."""
     kind = setting["kind"]
+    given: dict[str, Any] = {
+        "density": setting["density"],
+        "components": setting["components"] or None,
+    }
+    # what is not said is the package's choice
+    if setting["scale"] is not None:
+        given["scale"] = setting["scale"]
+    if setting["halo"] is not None:
+        given["halo_tokens"] = setting["halo"]
     segmenter = Segmenter(
         None if kind == "classical" else backbone,
-        features=FeatureSettings(
-            kind=kind,
-            scale=setting["scale"],
-            density=setting["density"],
-            components=setting["components"] or None,
-            halo_tokens=setting["halo"],
-        ),
+        features=FeatureSettings(kind=kind, **given),
         classifier=ClassifierSettings(seed=setting["seed"]),
         store=store,
     )

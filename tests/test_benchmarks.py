@@ -87,6 +87,32 @@ def test_segment_rows_give_the_ratio_of_paired_totals() -> None:
     assert rows[1][3] == "12"
 
 
+def test_gain_is_the_mean_of_the_sets_means() -> None:
+    gain = _script("gain")
+
+    def row(dataset: str, kind: str, miou: float) -> dict:
+        return {"set": dataset, "scribbles": "spread", "kind": kind, "miou": miou}
+
+    rows = [row("a", "classical", 0.5), row("b", "classical", 0.4)]
+    rows += [row("a", "both", 0.6), row("a", "both", 0.8), row("b", "both", 0.39)]
+    rows += [{**r, "scribbles": "biased", "miou": r["miou"] - 0.1} for r in rows]
+    means = gain.set_means(rows)
+    assert means["a", "spread"] == pytest.approx((0.5, 0.7))
+    assert gain.gain_rows(means)[-2][0:2] == ["all sets", "spread"]
+    assert gain.gain_rows(means)[-2][-1] == "+0.095"
+    assert gain.verdict(means) == (
+        "Mean gain: spread +0.095, worst b -0.010; biased +0.095, worst b -0.010."
+    )
+
+
+def test_extraction_is_the_longest_of_an_images_results() -> None:
+    row = {"set": "a", "kind": "both", "fit_s": 1.0, "megapixels": 2.0}
+    rows = [{**row, "image": "x", "embed_s": s} for s in (4.0, 0.1, 0.1)]
+    rows.append({**row, "image": "y", "embed_s": 2.0})
+    cost = _script("gain").cost_rows(rows)
+    assert cost == [["a", 2, "1.00", "3.00", "1.50"]]
+
+
 # ------------------------------------------------------------------------ measuring
 
 
@@ -191,57 +217,7 @@ def test_a_jump_at_a_border_shows_in_the_step_ratio() -> None:
     assert found["step_to_others"] == pytest.approx(2)
 
 
-# ---------------------------------------------------------------------------- probe
-
-# Measured independently: channels, of which ramps, R2, its spread over draws.
-_FLOOR = [
-    pytest.param(384, 0, -0.11, 0.04, id="384-noise"),
-    pytest.param(384, 2, 0.10, 0.02, id="384-with-2-ramps"),
-    pytest.param(384, 40, 0.89, 0.01, id="384-with-40-ramps"),
-    pytest.param(32, 2, 0.96, 0.03, id="32-with-2-ramps"),
-    pytest.param(8, 2, 0.999, 0.001, id="8-with-2-ramps"),
-    pytest.param(4, 0, -0.17, 0.08, id="4-noise"),
-]
-
-
-@pytest.mark.parametrize(("channels", "n_ramps", "mean", "sd"), _FLOOR)
-def test_probe_floor(channels: int, n_ramps: int, mean: float, sd: float) -> None:
-    probe = _script("_probe")
-    target = probe.ramps(37, 37)
-    values = []
-    for draw in range(12):
-        rng = np.random.default_rng(draw)
-        features = rng.standard_normal((37, 37, channels))
-        for k in range(n_ramps):
-            features[..., k] = target[..., k % 2]
-        mask = probe.random_mask((37, 37), rng)
-        assert mask.sum() == 38
-        values.append(probe.position_r2(features, mask, target))
-    assert np.mean(values) == pytest.approx(mean, abs=2 * sd)
-
-
-def test_probe_fitted_on_all_tokens_reads_position_off_noise() -> None:
-    probe = _script("_probe")
-    noise = np.random.default_rng(0).standard_normal((37, 37, 384))
-    everything = np.ones((37, 37), bool)
-    r2 = probe.position_r2(noise, everything, probe.ramps(37, 37))
-    assert r2 == pytest.approx(0.28, abs=0.02)
-
-
-@pytest.mark.parametrize("ramp", ["lr", "ud", "diag", "radial", "lr+ud"])
-def test_probe_equals_the_reference(shared_dir: Path, ramp: str) -> None:
-    probe = _script("_probe")
-    known = np.load(shared_dir / "golden" / "probe" / "linear_probe.npz")
-    for i in (0, 1):
-        given = (
-            known[f"features_{i}"],
-            known[f"mask_{i}"],
-            known[f"target_{i}_{ramp}"],
-        )
-        r2 = probe.position_r2(*given)
-        assert r2 == pytest.approx(float(known[f"r2_{i}_{ramp}"]), abs=1e-5)
-        each = probe.channel_r2(*given)
-        np.testing.assert_allclose(each, known[f"r2_per_channel_{i}_{ramp}"], atol=1e-5)
+# ----------------------------------------------------------------- published numbers
 
 
 def test_paper_rows_name_backbones_that_exist() -> None:

@@ -107,8 +107,8 @@ class FewShot(nn.Module):
         xs, ys = (xs - centre) * used, (ys - mean) * used
         gram = xs @ xs.transpose(1, 2)  # (B, S, S)
         eye = torch.eye(gram.shape[-1], device=gram.device)
-        ridge = self.log_ridge.exp() * gram.diagonal(dim1=1, dim2=2).mean(1)
-        ridge = ridge[:, None, None] + 1e-4
+        power = gram.diagonal(dim1=1, dim2=2).sum(1)[:, None, None] / n
+        ridge = self.log_ridge.exp() * power + 1e-4
         alpha = torch.linalg.solve(gram + ridge * eye, ys)  # (B, S, K)
         weights = xs.transpose(1, 2) @ alpha  # (B, C, K)
         return self.log_gain.exp() * ((x - centre) @ weights + mean)

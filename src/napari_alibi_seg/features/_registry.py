@@ -47,6 +47,8 @@ class BackboneSpec(BaseModel):
         Repository on the Hugging Face hub and the file in it, or `url` and `file`.
     url : str or None
         Where the file is published, if not on the hub.
+    bundled : bool
+        Whether `file` lies in the package itself.
     sha256 : str or None
         Only where a public source states it.
     also : str or None
@@ -81,6 +83,7 @@ class BackboneSpec(BaseModel):
     repo: str | None = None
     file: str | None = None
     url: str | None = None
+    bundled: bool = False
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     also: str | None = None
     gated: str | None = None
@@ -101,8 +104,9 @@ class BackboneSpec(BaseModel):
 
     @model_validator(mode="after")
     def _complete(self) -> BackboneSpec:
-        if self.kind != "classical" and not (self.file and (self.repo or self.url)):
-            raise ValueError("needs `file`, and `repo` or `url`")
+        published = self.repo or self.url or self.bundled
+        if self.kind != "classical" and not (self.file and published):
+            raise ValueError("needs `file`, and `repo`, `url` or `bundled`")
         sizes = (self.patch_size, self.embed_dim, self.depth, self.num_heads)
         if self.kind == "vit" and None in sizes:
             raise ValueError("needs `patch_size`, `embed_dim`, `depth`, `num_heads`")
@@ -115,6 +119,8 @@ class BackboneSpec(BaseModel):
     @property
     def source(self) -> str:
         """Where the file is published, for a message."""
+        if self.bundled:
+            return "this package"
         if self.repo:
             return f"the Hugging Face repository {self.repo!r}"
         return self.url or "nowhere"

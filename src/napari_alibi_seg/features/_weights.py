@@ -12,6 +12,7 @@ import json
 import os
 import urllib.parse
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 
 import platformdirs
@@ -75,7 +76,8 @@ def cache_path(spec: BackboneSpec) -> Path:
 def find_weights(name: str) -> Path | None:
     """Return the weights file of a named backbone if it is on this machine.
 
-    Looks into this package's cache, then into the Hugging Face hub's. Never connects.
+    Weights that ship are in the package; for others, looks into this package's cache,
+    then into the Hugging Face hub's. Never connects.
 
     Raises
     ------
@@ -90,10 +92,17 @@ def find_weights(name: str) -> Path | None:
     spec = backbone_spec(name)
     if spec.file is None:
         return None
+    if spec.bundled:
+        return _bundled(spec)
     own = cache_path(spec)
     if own.is_file():
         return own
     return _in_hub_cache(spec.repo, spec.file) if spec.repo else None
+
+
+def _bundled(spec: BackboneSpec) -> Path | None:
+    path = Path(str(files(__package__))) / "weights" / (spec.file or "")
+    return path if path.is_file() else None
 
 
 def _in_hub_cache(repo: str, file: str) -> Path | None:
@@ -150,6 +159,11 @@ def _recorded(path: Path) -> str | None:
 
 
 def _how_to_get(spec: BackboneSpec) -> str:
+    if spec.bundled:
+        return (
+            f"The weights {spec.file!r} of {spec.name!r} belong to this package and "
+            "are not there: the installation is incomplete. Install it again."
+        )
     size = f" ({spec.size_mb} MB)" if spec.size_mb else ""
     also = f" The same weights are in {spec.also!r} on the hub." if spec.also else ""
     gated = ""
@@ -204,6 +218,8 @@ def download_weights(name: str, *, progress: Progress | None = None) -> Path:
         If there is no such backbone, or it needs no weights.
     """
     spec = backbone_spec(name)
+    if spec.bundled:
+        return require_weights(name).path
     if spec.base is not None:
         download_weights(spec.base, progress=progress)
     target = cache_path(spec)
