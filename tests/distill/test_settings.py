@@ -71,7 +71,7 @@ def test_the_released_schedule():
     ("changes", "match"),
     [
         ({"alibi": None}, "either `alibi` or `student.table`"),
-        (TABLE, "either `alibi` or `student.table`"),
+        ({**TABLE, "alibi": {}}, "either `alibi` or `student.table`"),
         ({**SELF, "student": None}, "needs `student`, whose shape it has"),
         ({**SELF, "ema": None}, "is the moving average: set `ema`"),
         ({**SELF, "losses": {"blank": [1]}}, "no fixed channels to blank"),
@@ -187,6 +187,22 @@ def test_a_file_that_will_not_do(tmp_path, content, match):
         path.write_bytes(content)
     with pytest.raises(SettingsError, match=match):
         load_settings(path)
+
+
+def test_a_table_stands_in_for_the_bias():
+    """A TOML file cannot say null."""
+    assert _settings(**TABLE).alibi is None
+    student = StudentSettings(table=(4, 4))
+    assert _settings(student=student).alibi is None
+    assert _settings(student=StudentSettings()).alibi == Alibi()
+
+
+@pytest.mark.parametrize("name", ["twin/table", "twin/retrofit", "alibi_tiny/config"])
+def test_every_shipped_file_is_read(name):
+    root = Path(__file__).resolve().parents[2]
+    settings = load_settings(root / "training" / f"{name}.toml")
+    assert (settings.alibi is None) == (name == "twin/table")
+    assert settings.dtype == "float16"
 
 
 def test_the_shipped_training_is_a_settings_file():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from functools import partial
 from pathlib import Path
 
@@ -144,3 +145,15 @@ def empty_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("ALIBI_SEG_CACHE", str(root))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     return root
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """Every attempt to connect is a failure of the test."""
+
+    def refuse(*args, **kwargs):
+        raise AssertionError(f"opened a connection to {args}")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)

@@ -231,7 +231,7 @@ class DistillSettings(_Model):
     student : StudentSettings or None
         None: the teacher itself without its position encoding.
     alibi : Alibi or None
-        Bias of the student. None only with a position table.
+        Bias of the student. None with a position table, and only then.
     stages : tuple of Stage
         In order.
     weight_decay : float
@@ -278,6 +278,20 @@ class DistillSettings(_Model):
     log_every: _Count = 20
     dtype: Literal["float32", "float16"] = "float32"
     seed: Annotated[int, Field(ge=0)] = 1025
+
+    @model_validator(mode="before")
+    @classmethod
+    def _table_instead(cls, values: Any) -> Any:
+        """Leave out the default bias where there is a table; TOML has no null."""
+        if not isinstance(values, dict) or "alibi" in values:
+            return values
+        student = values.get("student")
+        table = (
+            student.get("table")
+            if isinstance(student, dict)
+            else getattr(student, "table", None)
+        )
+        return values if table is None else {**values, "alibi": None}
 
     @model_validator(mode="after")
     def _agree(self) -> DistillSettings:

@@ -134,10 +134,18 @@ def require_weights(name: str) -> FoundWeights:
         if expected is not None and digest != expected:
             raise WeightsError(
                 f"The weights {str(path)!r} have SHA-256 {digest}, not {expected} "
-                f"{whose}. Delete the file and fetch it again with `alibi-seg models "
-                f"--download {name}`."
+                f"{whose}. {_how_to_mend(spec)}"
             )
     return FoundWeights(path, digest, spec.sha256 is not None)
+
+
+def _how_to_mend(spec: BackboneSpec) -> str:
+    if spec.bundled:
+        return "Install the package again."
+    return (
+        "Delete the file and fetch it again with `alibi-seg models --download "
+        f"{spec.name}`."
+    )
 
 
 def _sidecar(path: Path) -> Path:
