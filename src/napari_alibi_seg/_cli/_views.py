@@ -1,9 +1,9 @@
-"""Pictures of features that need no scribbles: principal components and clusters.
+"""Views of the features of an embedded image, brought to its pixels.
 
 Both look at what a pixel is described by before anybody has painted: ViT tokens where
-a ViT is in use, else the classical features. Every channel is standardised first, so
-that none counts more for its unit. Knows how features become small pictures, not how
-those are drawn (`_figure`).
+a ViT is in use, else the classical features. Knows where the features of an image are
+and which pixel they stand for. What is made of them is `analysis`' part, how it is
+drawn that of `_figure`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from napari_alibi_seg._base import FloatArray, IntArray
 
@@ -20,11 +19,6 @@ if TYPE_CHECKING:
     from napari_alibi_seg._segmenter import Embedding
 
 __all__ = ["FeatureViews", "feature_views"]
-
-# More samples do not change what a handful of components and clusters look like.
-_MAX_SAMPLES = 5_000
-# Of each component: outliers must not take the contrast from all others.
-_PERCENTILES = (1.0, 99.0)
 
 
 class FeatureViews(NamedTuple):
@@ -55,7 +49,7 @@ def feature_views(
     embedding : Embedding
         Complete.
     n_clusters : int
-        For k-means.
+        For k-means, 2 to 20.
     max_side : int
         The pictures have at most about so many rows and columns.
     seed : int
@@ -65,27 +59,18 @@ def feature_views(
     -------
     FeatureViews
     """
-    from sklearn.cluster import KMeans
-    from sklearn.decomposition import PCA
+    from napari_alibi_seg.analysis import cluster_map, feature_space
 
     step = math.ceil(max(embedding.shape) / max_side)
     has_tokens = embedding.store is not None
     features = embedding.tokens(None) if has_tokens else _classical(embedding, step)
-    shape = features.shape[:2]
-    flat = _standardised(features.reshape(-1, features.shape[2]))
-    sample = flat[:: math.ceil(len(flat) / _MAX_SAMPLES)]
-    pca = PCA(3, random_state=seed).fit(sample)
-    kmeans = KMeans(n_clusters, n_init=2, random_state=seed).fit(sample)
-    components = pca.transform(flat)
-    low, high = np.percentile(components, _PERCENTILES, axis=0)
-    centres = pca.transform(kmeans.cluster_centers_)
-    order = np.argsort(centres[:, 0], kind="stable")
-    # ranks of the clusters: k-means numbers them as it happens to find them
-    clusters = np.argsort(order)[kmeans.predict(flat)].reshape(shape)
-    rgb = _scaled(components, low, high).reshape(*shape, 3)
+    space = feature_space(features, seed=seed)
+    rgb = space.picture(features)
+    clusters = cluster_map(space, features, n_clusters, seed=seed)
+    labels = clusters.labels
     if has_tokens:
-        rgb, clusters = _at_pixels(embedding, rgb, clusters, step)
-    return FeatureViews(rgb, clusters, _scaled(centres[order], low, high))
+        rgb, labels = _at_pixels(embedding, rgb, labels, step)
+    return FeatureViews(rgb, labels, clusters.colours)
 
 
 def _classical(embedding: Embedding, step: int) -> FloatArray:
@@ -102,26 +87,6 @@ def _classical(embedding: Embedding, step: int) -> FloatArray:
         picked = block[:, rows[r] - w.y0][:, :, cols[c] - w.x0]
         out[r, c] = np.moveaxis(picked, 0, -1)
     return out
-
-
-def _standardised(features_nf: FloatArray) -> npt.NDArray[np.float64]:
-    """Return the features with mean 0 and deviation 1; constant ones are 0."""
-    # float64: sums of many threads then agree far beyond what a picture shows
-    values = features_nf.astype(np.float64)
-    values -= values.mean(axis=0)
-    deviation = values.std(axis=0)
-    values /= np.where(deviation > 0, deviation, 1.0)
-    return values
-
-
-def _scaled(
-    values: npt.NDArray[np.float64],
-    low: npt.NDArray[np.float64],
-    high: npt.NDArray[np.float64],
-) -> FloatArray:
-    """Map low to high of every component to 0 to 1."""
-    spread = np.where(high > low, high - low, 1.0)
-    return np.clip((values - low) / spread, 0.0, 1.0).astype(np.float32)
 
 
 def _at_pixels(
