@@ -3,6 +3,7 @@
 from napari_alibi_seg.data._annotations import Annotations
 from napari_alibi_seg.data._atomic import write_bytes_atomic, write_text_atomic
 from napari_alibi_seg.data._compiled import compiled
+from napari_alibi_seg.data._infobar import find_info_bar
 from napari_alibi_seg.data._intensity import (
     IntensityRange,
     measure_range,
@@ -66,6 +67,7 @@ __all__ = [
     "confusion",
     "draw_scribbles",
     "evaluate_pairs",
+    "find_info_bar",
     "iter_bands",
     "measure_range",
     "open_image",
