@@ -1,21 +1,23 @@
 """Features of one image: stored tokens, classical filters, and both at any pixel.
 
 An `Embedding` is what is dear (the tokens of an image); `PixelFeatures` is what is
-cheap: it joins projected tokens and classical features for windows of pixels and at
-token centres. Training and prediction both go through it, so they sample in exactly
-the same way.
+cheap: it joins projected tokens and classical features for windows of pixels, for
+every n-th pixel of a window and at token centres. Training and prediction both go
+through it, so they sample in exactly the same way.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -39,8 +41,13 @@ __all__ = [
     "PixelFeatures",
     "cell_grid",
     "default_workers",
+    "iter_threaded",
+    "lattice",
     "sample_tokens",
 ]
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 
 # Cell of the `patch` pass where there is no ViT to give one.
 _CLASSICAL_CELL_PX = 8
@@ -59,6 +66,46 @@ def cell_grid(shape: tuple[int, int]) -> TokenGrid:
     """Return the grid that stands in for tokens where there is no ViT."""
     side = _CLASSICAL_CELL_PX * max(1, math.ceil(max(shape) / _CLASSICAL_CELL_PX))
     return TokenGrid(shape, patch_px=_CLASSICAL_CELL_PX, tile_px=side)
+
+
+def iter_threaded(
+    job: Callable[[_T], _R], items: Iterable[_T], workers: int
+) -> Generator[_R, None, None]:
+    """Map in threads, in order, with at most `workers` + 1 results in memory.
+
+    A caller that stops early waits for the jobs that run, and for no other.
+    """
+    pool = ThreadPoolExecutor(workers)
+    waiting: deque[Future[_R]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(job, item))
+            if len(waiting) > workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def lattice(
+    window: Window, step: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return the rows and columns that stand for blocks of `step` pixels a side.
+
+    A block stands from each multiple of `step` on, counted from the window's corner;
+    its middle pixel is taken, or the window's last one where the block is cut.
+
+    Examples
+    --------
+    >>> rows, cols = lattice(Window(0, 8, 10, 15), 4)
+    >>> rows.tolist(), cols.tolist()
+    ([2, 6], [12, 14])
+    """
+    return (
+        np.minimum(np.arange(window.y0, window.y1, step) + step // 2, window.y1 - 1),
+        np.minimum(np.arange(window.x0, window.x1, step) + step // 2, window.x1 - 1),
+    )
 
 
 @dataclass
@@ -84,6 +131,9 @@ class Embedding:
     _sampled: tuple[Any, npt.NDArray[np.int64], FloatArray] | None = field(
         default=None, repr=False
     )
+    # classical features at token centres, and the pixel tiles that are filled in
+    _cells: FloatArray | None = field(default=None, repr=False)
+    _cells_of: set[Window] = field(default_factory=set, repr=False)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -100,23 +150,75 @@ class Embedding:
         """The filter set, or None."""
         return ClassicalFeatures(self.image.n_channels) if self.uses_classical else None
 
-    @cached_property
+    @property
     def classical_at_cells(self) -> FloatArray:
         """Classical features of the pixel at each token centre, (F, R, C) float32."""
+        for _ in self.iter_classical_cells():
+            pass
+        assert self._cells is not None
+        return self._cells
+
+    def classical_in(self, cells: Window, every: int = 1) -> FloatArray:
+        """Return `classical_at_cells` of some tokens, whose pixels must be filled in.
+
+        See `iter_classical_cells`; (F, r, c) float32.
+        """
+        assert self._cells is not None
+        rows, cols = cells.slices
+        return self._cells[:, rows, cols][:, ::every, ::every]
+
+    def iter_classical_cells(
+        self, window: Window | None = None
+    ) -> Generator[tuple[int, int], None, None]:
+        """Compute what is missing of `classical_at_cells`, tile by tile.
+
+        Parameters
+        ----------
+        window : Window, optional
+            Pixels whose tiles are wanted; the whole image by default.
+
+        Yields
+        ------
+        tuple of int
+            Tiles done and in all, of those that were missing.
+        """
         assert self.classical is not None
+        with self._lock:
+            if self._cells is None:
+                shape = (self.classical.n_features, *self.grid.shape)
+                self._cells = np.empty(shape, np.float32)
+        missing = [
+            w
+            for w in pixel_tiles(self.shape)
+            if w not in self._cells_of and (window is None or overlap(w, window))
+        ]
+        workers = default_workers()
+        with closing(iter_threaded(self._fill_cells, missing, workers)) as filled:
+            for done, w in enumerate(filled, 1):
+                self._cells_of.add(w)
+                yield done, len(missing)
+
+    def _fill_cells(self, w: Window) -> Window:
+        assert self.classical is not None
+        assert self._cells is not None
+        rows, cols = self._cell_pixels
+        r = slice(*np.searchsorted(rows, (w.y0, w.y1)))
+        c = slice(*np.searchsorted(cols, (w.x0, w.x1)))
+        block = self.classical.compute(self.image.read, self.shape, w)
+        self._cells[:, r, c] = block[:, rows[r] - w.y0][:, :, cols[c] - w.x0]
+        return w
+
+    @cached_property
+    def _cell_pixels(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Row and column of the pixel nearest to each token centre."""
         rows, cols = (
             np.array([self.grid.pixel_of_token(i, i)[axis] for i in range(n)])
             for axis, n in enumerate(self.grid.shape)
         )
-        rows = np.clip(np.floor(rows + 0.5), 0, self.shape[0] - 1).astype(np.int64)
-        cols = np.clip(np.floor(cols + 0.5), 0, self.shape[1] - 1).astype(np.int64)
-        out = np.empty((self.classical.n_features, *self.grid.shape), np.float32)
-        for w in pixel_tiles(self.shape):
-            r = slice(*np.searchsorted(rows, (w.y0, w.y1)))
-            c = slice(*np.searchsorted(cols, (w.x0, w.x1)))
-            block = self.classical.compute(self.image.read, self.shape, w)
-            out[:, r, c] = block[:, rows[r] - w.y0][:, :, cols[c] - w.x0]
-        return out
+        return (
+            np.clip(np.floor(rows + 0.5), 0, self.shape[0] - 1).astype(np.int64),
+            np.clip(np.floor(cols + 0.5), 0, self.shape[1] - 1).astype(np.int64),
+        )
 
     def tokens(self, projection: Projection | None) -> FloatArray:
         """Return the token map, (R, C, F) float32, projected if asked; kept."""
@@ -146,6 +248,24 @@ class Embedding:
         rows, cols : (N,) int64
             Distinct pixels in reading order.
         """
+        for _ in self.iter_samples(projection, rows, cols):
+            pass
+        assert self._sampled is not None
+        return self._sampled[2]
+
+    def iter_samples(
+        self,
+        projection: Projection | None,
+        rows: npt.NDArray[np.int64],
+        cols: npt.NDArray[np.int64],
+    ) -> Generator[tuple[int, int], None, None]:
+        """Compute what `samples` will return, and remember it.
+
+        Yields
+        ------
+        tuple of int
+            Tiles done and in all, of those with new pixels.
+        """
         features = PixelFeatures(self, projection)
         flat = rows * self.shape[1] + cols
         out = np.empty((len(flat), features.n_features), np.float32)
@@ -156,22 +276,45 @@ class Embedding:
             wanted = known[at] != flat
             out[~wanted] = remembered[at[~wanted]]
 
-        def fill(window: Window) -> None:
-            inside = np.nonzero(
-                wanted
-                & (rows >= window.y0)
-                & (rows < window.y1)
-                & (cols >= window.x0)
-                & (cols < window.x1)
-            )[0]
-            if inside.size:
-                out[inside] = features.at_pixels(rows[inside], cols[inside], window)
+        def fill(inside: npt.NDArray[np.int64]) -> None:
+            r, c = rows[inside], cols[inside]
+            # a stroke is small beside its tile, and features know no window
+            box = Window(int(r.min()), int(r.max()) + 1, int(c.min()), int(c.max()) + 1)
+            out[inside] = features.at_pixels(r, c, box)
 
-        with ThreadPoolExecutor(default_workers()) as pool:
-            for _ in pool.map(fill, pixel_tiles(self.shape)):
-                pass
+        groups = _by_tile(
+            rows, cols, np.flatnonzero(wanted), pixel_tiles(self.shape)[0]
+        )
+        with closing(iter_threaded(fill, groups, default_workers())) as filled:
+            for done, _ in enumerate(filled, 1):
+                yield done, len(groups)
         self._sampled = (projection, flat, out)
-        return out
+
+
+def overlap(one: Window, other: Window) -> bool:
+    """Return whether two windows share a pixel."""
+    return (
+        one.y0 < other.y1
+        and other.y0 < one.y1
+        and one.x0 < other.x1
+        and other.x0 < one.x1
+    )
+
+
+def _by_tile(
+    rows: npt.NDArray[np.int64],
+    cols: npt.NDArray[np.int64],
+    chosen: npt.NDArray[np.int64],
+    first: Window,
+) -> list[npt.NDArray[np.int64]]:
+    """Split positions by the output tile their pixels lie in; `first` is the first."""
+    if not chosen.size:
+        return []
+    across = int(cols.max()) // first.x1 + 1
+    tile = rows[chosen] // first.y1 * across + cols[chosen] // first.x1
+    order = np.argsort(tile, kind="stable")
+    cuts = np.flatnonzero(np.diff(tile[order])) + 1
+    return np.split(chosen[order], cuts)
 
 
 def _as_float(band: npt.NDArray[np.float16]) -> FloatArray:
@@ -250,6 +393,51 @@ class PixelFeatures:
         if e.classical is not None:
             parts.append(e.classical_at_cells.reshape(e.classical.n_features, -1))
         return np.ascontiguousarray(np.concatenate(parts))
+
+    def cells_in(self, cells: Window, every: int = 1) -> FloatArray:
+        """Return the features at some token centres, (F, r, c) float32.
+
+        Parameters
+        ----------
+        cells : Window
+            Tokens. Their classical features must be there; see
+            `Embedding.iter_classical_cells`.
+        every : int
+            Take every n-th row and column.
+        """
+        e = self.embedding
+        parts = []
+        if self.n_vit:
+            tokens = e.tokens(self.projection)[cells.slices][::every, ::every]
+            parts.append(np.moveaxis(tokens, -1, 0))
+        if e.classical is not None:
+            parts.append(e.classical_in(cells, every))
+        return np.ascontiguousarray(np.concatenate(parts))
+
+    def at_lattice(self, window: Window, step: int) -> FloatArray:
+        """Return the features of the `lattice` of a window, (F, h, w) float32.
+
+        The same bytes as `strips` gives there. Tokens are interpolated at these
+        pixels only; filters are computed on the whole window, which the caller keeps
+        small.
+        """
+        e = self.embedding
+        rows, cols = lattice(window, step)
+        out = np.empty((self.n_features, len(rows), len(cols)), np.float32)
+        y, x = rows - window.y0, cols - window.x0
+        if self.n_vit:
+            tokens = e.tokens(self.projection)
+            row_at = e.grid.row_positions(window.y0, window.y1)[y]
+            col_at = e.grid.col_positions(window.x0, window.x1)[x]
+            sample_grid(tokens, row_at, col_at, out[: self.n_vit])
+        if e.classical is not None:
+            own = out[self.n_vit :]
+            if step == 1:
+                e.classical.compute(e.image.read, e.shape, window, out=own)
+            else:
+                block = e.classical.compute(e.image.read, e.shape, window)
+                own[:] = block[:, y[:, None], x]
+        return out
 
     def at_pixels(self, rows: Any, cols: Any, window: Window) -> FloatArray:
         """Return the features of some pixels of a window, (N, F) float32."""

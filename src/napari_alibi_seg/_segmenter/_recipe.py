@@ -21,7 +21,7 @@ from napari_alibi_seg.data import (
     resolve_channels,
 )
 
-__all__ = ["ClassInfo", "Frozen", "class_infos"]
+__all__ = ["ClassInfo", "Frozen", "class_colour", "class_infos"]
 
 # Measured with a small ALiBi student: below this size twice the pixels gain 0.05 mIoU.
 _ENLARGE_BELOW_PX = 900_000
@@ -137,13 +137,38 @@ def class_infos(
         )
     out = {}
     for i in ids:
-        before = known.get(i, ClassInfo(f"class {i}", _colour(i)))
+        before = known.get(i, ClassInfo(f"class {i}", class_colour(i)))
         out[i] = ClassInfo((names or {}).get(i, before.name), before.colour)
     return out
 
 
-def _colour(class_id: int) -> str:
-    """Return a colour far from those of neighbouring ids."""
+def class_colour(class_id: int) -> str:
+    """Return the default colour of a class, far from those of neighbouring ids.
+
+    Parameters
+    ----------
+    class_id : int
+        From 1 up. The first seven are told apart by colour-blind readers too.
+
+    Returns
+    -------
+    str
+        ``#rrggbb``.
+
+    Raises
+    ------
+    SettingsError
+        If the id is not positive.
+
+    Examples
+    --------
+    >>> class_colour(1), class_colour(8)
+    ('#0072b2', '#8ce639')
+    """
+    if class_id < 1:
+        raise SettingsError(
+            f"`class_id` must be 1 or more (0 is unlabelled), got {class_id!r}."
+        )
     if class_id <= len(_OKABE_ITO):
         return _OKABE_ITO[class_id - 1]
     hue = (0.58 + 0.381966 * (class_id - 1)) % 1.0
