@@ -1,0 +1,62 @@
+"""What the dock knows, without a window: classes, scribbles, projects, requests.
+
+No Qt and no napari: everything here can be tested, and survives, without them.
+"""
+
+from napari_alibi_seg._workspace._batch import BatchRequest, command_line
+from napari_alibi_seg._workspace._blocks import ScribbleBlocks
+from napari_alibi_seg._workspace._class_csv import (
+    parse_classes,
+    read_classes,
+    write_classes,
+)
+from napari_alibi_seg._workspace._classes import MAX_CLASS_ID, ClassEntry, ClassTable
+from napari_alibi_seg._workspace._painting import (
+    export_mask,
+    find_pixels,
+    import_mask,
+    painted_pixels,
+    remap_ids,
+)
+from napari_alibi_seg._workspace._places import (
+    FoundProject,
+    ImageIdentity,
+    find_project,
+    project_folder,
+    projects_dir,
+)
+from napari_alibi_seg._workspace._project import Project
+from napari_alibi_seg._workspace._requests import (
+    DockSettings,
+    Generation,
+    segmenter_arguments,
+)
+from napari_alibi_seg._workspace._state import ExcludedArea, ProjectState
+
+__all__ = [
+    "MAX_CLASS_ID",
+    "BatchRequest",
+    "ClassEntry",
+    "ClassTable",
+    "DockSettings",
+    "ExcludedArea",
+    "FoundProject",
+    "Generation",
+    "ImageIdentity",
+    "Project",
+    "ProjectState",
+    "ScribbleBlocks",
+    "command_line",
+    "export_mask",
+    "find_pixels",
+    "find_project",
+    "import_mask",
+    "painted_pixels",
+    "parse_classes",
+    "project_folder",
+    "projects_dir",
+    "read_classes",
+    "remap_ids",
+    "segmenter_arguments",
+    "write_classes",
+]
