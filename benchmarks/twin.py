@@ -3,7 +3,7 @@
 Two files (by default the two in tests/data): a small ViT trained by self-distillation
 with a learned position table, and the same one after `alibi-seg distill` took the table
 away and taught it its own features with ALiBi. For both: the transfer probe, the most
-positional channels (the fingerprint), principal components of a homogeneous micrograph,
+positional channels (the fingerprint), principal components of a homogeneous picture,
 and segmentation from scribbles that lie in one part of the frame only, by ViT features
 alone. Writes a figure besides the tables.
 """
@@ -33,7 +33,13 @@ from sweep import Results
 from tiling import token_map
 
 from napari_alibi_seg.analysis import TransferResult
-from napari_alibi_seg.data import TokenGrid, WorkingImage, measure_range, open_image
+from napari_alibi_seg.data import (
+    TokenGrid,
+    WorkingImage,
+    measure_range,
+    open_image,
+    synthesize,
+)
 from napari_alibi_seg.features import load_backbone
 
 PART = "twin"
@@ -65,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         n_crops = 32 if args.quick else 40
         probes[which] = probe_backbone(twin, args.data, n_crops=n_crops)
         scores[which] = _segmented(args, twin, results)
-        pictures[which] = tokens_of(twin, _homogeneous(args.data))
+        pictures[which] = picture_of(twin)
     report(
         PART, "with a position table and with ALiBi", table(_HEAD, rows(probes, scores))
     )
@@ -97,22 +103,17 @@ def _segmented(args: Any, twin: Any, results: Results) -> dict[str, dict[str, fl
     return out
 
 
-def _homogeneous(data: Path) -> Path:
-    """Return the micrograph of the figure: homogeneous, so only place can differ."""
-    folder = data / "homogeneous"
-    return sorted(p for p in folder.iterdir() if p.suffix in (".png", ".tif"))[0]
+def picture_of(backbone: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return a synthetic micrograph, the same everywhere, and its tokens in one tile.
 
-
-def tokens_of(backbone: Any, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return a square crop of an image and its tokens in one tile."""
-    source = open_image(path)
-    block = source.read(source.window)[..., 0]
-    side = min(*block.shape, CROP_PX)
-    crop = open_image(np.ascontiguousarray(block[:side, :side]))
-    view = WorkingImage(crop, "grey", measure_range(crop, "grey", (0.5, 99.5)))
-    px = CROP_PX // backbone.patch_size * backbone.patch_size
-    grid = TokenGrid(view.shape, backbone.patch_size, px, 0, px / side)
-    return block[:side, :side], token_map(backbone, view, grid)[0]
+    Where the image is homogeneous, place is all that tokens can differ by.
+    """
+    side = CROP_PX // backbone.patch_size * backbone.patch_size
+    image = synthesize("precipitates", (side, side), seed=3).image
+    source = open_image(image)
+    view = WorkingImage(source, "grey", measure_range(source, "grey", (0.5, 99.5)))
+    grid = TokenGrid(view.shape, backbone.patch_size, side)
+    return image, token_map(backbone, view, grid)[0]
 
 
 # -------------------------------------------------------------------------------- table
@@ -165,7 +166,7 @@ def draw(
     )
     image, _ = next(iter(pictures.values()))
     axes["image"].imshow(image, cmap="gray")
-    axes["image"].set_title("a homogeneous micrograph")
+    axes["image"].set_title("synthetic, the same everywhere")
     for which, (_, tokens) in pictures.items():
         axes[which].imshow(components(tokens), interpolation="nearest")
         axes[which].set_title(f"{which}: transfer R2 {probes[which].r2:.2f}")
