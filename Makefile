@@ -14,8 +14,8 @@ ARGS ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
-# Tests that open windows will need a display: put `xvfb-run -a` in front, here only.
-PYTEST := $(BIN)/python -m pytest
+# Tests open windows, on a display that nobody sees.
+PYTEST := sh tools/with-display.sh $(BIN)/python -m pytest
 
 # What is installed is recorded beside it, so deleting the environment resets both.
 RUNTIME := $(VENV)/.installed-runtime

@@ -11,6 +11,9 @@ from napari_alibi_seg._workspace._class_csv import (
     write_classes,
 )
 from napari_alibi_seg._workspace._classes import MAX_CLASS_ID, ClassEntry, ClassTable
+from napari_alibi_seg._workspace._images import OpenImage, excluded_mask
+from napari_alibi_seg._workspace._look_cells import MAX_COMPONENTS
+from napari_alibi_seg._workspace._looks import ClusterLook, Look, Looks
 from napari_alibi_seg._workspace._painting import (
     export_mask,
     find_pixels,
@@ -31,22 +34,40 @@ from napari_alibi_seg._workspace._requests import (
     Generation,
     segmenter_arguments,
 )
+from napari_alibi_seg._workspace._session import (
+    Extracted,
+    LoadedFile,
+    Note,
+    Opened,
+    Session,
+)
 from napari_alibi_seg._workspace._state import ExcludedArea, ProjectState
 
 __all__ = [
     "MAX_CLASS_ID",
+    "MAX_COMPONENTS",
     "BatchRequest",
     "ClassEntry",
     "ClassTable",
+    "ClusterLook",
     "DockSettings",
     "ExcludedArea",
+    "Extracted",
     "FoundProject",
     "Generation",
     "ImageIdentity",
+    "LoadedFile",
+    "Look",
+    "Looks",
+    "Note",
+    "OpenImage",
+    "Opened",
     "Project",
     "ProjectState",
     "ScribbleBlocks",
+    "Session",
     "command_line",
+    "excluded_mask",
     "export_mask",
     "find_pixels",
     "find_project",

@@ -1,0 +1,444 @@
+"""How a table of classes looks and is edited: a Qt model, a swatch, a view.
+
+Only this module knows the five columns and how their numbers are written. The truth
+stays in the `ClassTable`: edits go there, and what it refuses is told in words. Which
+row means what to the brush is left to `_classes_panel`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from qtpy.QtCore import (
+    QAbstractTableModel,
+    QItemSelectionModel,
+    QModelIndex,
+    QRectF,
+    QSize,
+    Qt,
+    Signal,
+)
+from qtpy.QtGui import QColor, QKeyEvent, QMouseEvent, QPainter, QPen
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QHeaderView,
+    QSizePolicy,
+    QStyledItemDelegate,
+    QStyleOptionViewItem,
+    QTableView,
+    QWidget,
+)
+
+from napari_alibi_seg._base import AlibiSegError, SettingsError
+from napari_alibi_seg._widgets._hooks import on_gui
+from napari_alibi_seg._workspace import ClassEntry, ClassTable
+
+__all__ = [
+    "AREA",
+    "COLOUR",
+    "NAME",
+    "N_KEYS",
+    "PAINTED",
+    "WEIGHT",
+    "ClassRows",
+    "ClassView",
+    "SwatchDelegate",
+    "area_text",
+    "pixels_text",
+]
+
+COLOUR, NAME, PAINTED, WEIGHT, AREA = range(5)
+N_KEYS = 9
+
+_DASH = "–"
+_HEADINGS = ("", "Name", "Painted", "Weight", "Area")
+_TIPS = (
+    "Colour, and the key that picks the class",
+    "Name of the class; double-click to change it",
+    "Pixels painted with the class",
+    "Weight of its painted pixels in training; double-click to change it",
+    "Share of the image predicted as this class",
+)
+_SWATCH_WIDTH = 26
+_NAME_WIDTH = 48
+# Rows shown without scrolling: the table grows with the classes between these.
+_ROWS_SHOWN = (3, 9)
+
+
+def pixels_text(count: int) -> str:
+    """Return a number of pixels in at most seven characters, up to ten thousand M.
+
+    Examples
+    --------
+    >>> [pixels_text(n).replace(chr(0xA0), "_") for n in (0, 12345, 123456, 4194304)]
+    ['0', '12_345', '123_k', '4.19_M']
+    """
+    if count < 100_000:
+        text = f"{count:,}"
+    elif count < 999_500:
+        text = f"{count / 1e3:.0f} k"
+    elif count < 99_995_000:
+        text = f"{count / 1e6:.2f} M"
+    else:
+        text = f"{count / 1e6:.0f} M"
+    # a blank at which no line breaks
+    return text.replace(",", "\xa0").replace(" ", "\xa0")
+
+
+def area_text(fraction: float | None) -> str:
+    """Return an area fraction in percent; a dash when it is unknown.
+
+    Examples
+    --------
+    >>> area_text(0.1234), area_text(0.0), area_text(0.0002), area_text(None)
+    ('12.3 %', '0.0 %', '<0.1 %', '–')
+    """
+    if fraction is None:
+        return _DASH
+    if 0 < fraction < 0.0005:
+        return "<0.1 %"
+    return f"{100 * fraction:.1f} %"
+
+
+def _name_from(text: str, before: str) -> str:
+    if not text.strip():
+        raise SettingsError(
+            f"Expected a name for {before!r}, got none. Type one line of text."
+        )
+    return text
+
+
+def _weight_from(text: str, name: str) -> float:
+    wrong = SettingsError(
+        f"Expected a number above 0 as the weight of {name!r}, got {text!r}. Type for "
+        "example 2.5."
+    )
+    try:
+        # a decimal comma is how half of Europe types it
+        weight = float(text.strip().replace(",", "."))
+    except ValueError as err:
+        raise wrong from err
+    if not 0 < weight < float("inf"):
+        raise wrong
+    return weight
+
+
+class ClassRows(QAbstractTableModel):
+    """A `ClassTable` as rows, with what was painted and predicted of each class.
+
+    Parameters
+    ----------
+    table : ClassTable
+        Where edits go. Whoever listens to its `changed` calls `refresh`.
+
+    Attributes
+    ----------
+    edited : Signal()
+        The user changed a cell.
+    refused : Signal(str)
+        The table did not take an edit; why, as a sentence. The cell keeps its value.
+    """
+
+    edited = Signal()
+    refused = Signal(str)
+
+    def __init__(self, table: ClassTable, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._table = table
+        self._entries = table.entries
+        self._counts: dict[int, int] = {}
+        self._fractions: dict[int, float] = {}
+
+    @property
+    def entries(self) -> tuple[ClassEntry, ...]:
+        """The classes as shown."""
+        return self._entries
+
+    def row_of(self, class_id: int | None) -> int | None:
+        """Return the row of a class; None if it has none."""
+        ids = [e.id for e in self._entries]
+        return ids.index(class_id) if class_id in ids else None
+
+    def painted(self, class_id: int) -> int:
+        """Return the painted pixels of a class, as last told."""
+        return self._counts.get(class_id, 0)
+
+    def set_counts(self, counts: Mapping[int, int]) -> None:
+        """Show painted pixels by class id; 0 for ids left out."""
+        self._counts = dict(counts)
+        self._touch(PAINTED)
+
+    def set_fractions(self, fractions: Mapping[int, float]) -> None:
+        """Show area fractions by class id, 0 to 1; unknown for ids left out."""
+        self._fractions = dict(fractions)
+        self._touch(AREA)
+
+    def refresh(self) -> bool:
+        """Show what the table holds now.
+
+        Returns
+        -------
+        bool
+            Whether rows came, went or moved; views have then lost their selection.
+        """
+        before, now = self._entries, self._table.entries
+        if [e.id for e in before] == [e.id for e in now]:
+            self._entries = now
+            # only rows that differ, or an open editor elsewhere would lose its text
+            for i, (old, new) in enumerate(zip(before, now, strict=True)):
+                if old != new:
+                    self.dataChanged.emit(self.index(i, COLOUR), self.index(i, AREA))
+            return False
+        self.beginResetModel()
+        self._entries = now
+        # the next class with an id that was used before begins with nothing
+        self._counts = {i: n for i, n in self._counts.items() if i in self._table}
+        self._fractions = {i: f for i, f in self._fractions.items() if i in self._table}
+        self.endResetModel()
+        return True
+
+    def _touch(self, column: int) -> None:
+        if self._entries:
+            last = len(self._entries) - 1
+            self.dataChanged.emit(self.index(0, column), self.index(last, column))
+
+    # What follows is asked by Qt, under Qt's names.
+
+    def rowCount(self, parent: QModelIndex | None = None) -> int:
+        return 0 if parent is not None and parent.isValid() else len(self._entries)
+
+    def columnCount(self, parent: QModelIndex | None = None) -> int:
+        return 0 if parent is not None and parent.isValid() else len(_HEADINGS)
+
+    def headerData(
+        self,
+        section: int,
+        orientation: Qt.Orientation,
+        role: int = Qt.ItemDataRole.DisplayRole,
+    ) -> Any:
+        if orientation == Qt.Orientation.Horizontal:
+            if role == Qt.ItemDataRole.DisplayRole:
+                return _HEADINGS[section]
+            if role == Qt.ItemDataRole.ToolTipRole:
+                return _TIPS[section]
+            if role == Qt.ItemDataRole.TextAlignmentRole:
+                return _alignment(section)
+        return None
+
+    def flags(self, index: QModelIndex) -> Qt.ItemFlag:
+        flags = super().flags(index)
+        if index.column() in (NAME, WEIGHT):
+            flags |= Qt.ItemFlag.ItemIsEditable
+        return flags
+
+    def data(self, index: QModelIndex, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
+        if not index.isValid():
+            return None
+        entry, column = self._entries[index.row()], index.column()
+        if role == Qt.ItemDataRole.DisplayRole:
+            return self._text(entry, column)
+        if role == Qt.ItemDataRole.EditRole:
+            # text also for the weight: Qt's own spin box would round it
+            return f"{entry.weight:.15g}" if column == WEIGHT else entry.name
+        if role == Qt.ItemDataRole.DecorationRole and column == COLOUR:
+            return QColor(entry.colour)
+        if role == Qt.ItemDataRole.TextAlignmentRole:
+            return _alignment(column)
+        if role in (
+            Qt.ItemDataRole.ToolTipRole,
+            Qt.ItemDataRole.AccessibleDescriptionRole,
+        ):
+            return self._tip(entry, column, index.row())
+        return None
+
+    @on_gui
+    def setData(
+        self, index: QModelIndex, value: Any, role: int = Qt.ItemDataRole.EditRole
+    ) -> bool:
+        if role != Qt.ItemDataRole.EditRole or value == self.data(index, role):
+            return False
+        entry = self._entries[index.row()]
+        try:
+            if index.column() == NAME:
+                self._table.rename(entry.id, _name_from(str(value), entry.name))
+            else:
+                weight = _weight_from(str(value), entry.name)
+                self._table.set_weight(entry.id, weight)
+        except AlibiSegError as err:
+            self.refused.emit(str(err))
+            return False
+        self.edited.emit()
+        return True
+
+    def _text(self, entry: ClassEntry, column: int) -> str:
+        if column == NAME:
+            return entry.name
+        if column == PAINTED:
+            return pixels_text(self.painted(entry.id))
+        if column == WEIGHT:
+            return f"{entry.weight:.3g}"
+        if column == AREA:
+            return area_text(self._fractions.get(entry.id))
+        return ""
+
+    def _tip(self, entry: ClassEntry, column: int, row: int) -> str:
+        if column == COLOUR:
+            key = f"Key {row + 1} picks it. " if row < N_KEYS else ""
+            return f"{entry.name}, {entry.colour}. {key}Click to change the colour."
+        if column == NAME:
+            return f"{entry.name} (id {entry.id}). Double-click to change the name."
+        if column == PAINTED:
+            return f"{self.painted(entry.id):,} pixels are painted as {entry.name}."
+        if column == WEIGHT:
+            return (
+                f"Its painted pixels count {entry.weight:g} times in training. "
+                "Double-click to change."
+            )
+        if entry.id not in self._fractions:
+            return f"How much of the image is {entry.name}: known after training."
+        percent = 100 * self._fractions[entry.id]
+        return f"{percent:.4g} % of the image is predicted as {entry.name}."
+
+
+def _alignment(column: int) -> Qt.AlignmentFlag:
+    if column == COLOUR:
+        return Qt.AlignmentFlag.AlignCenter
+    side = Qt.AlignmentFlag.AlignLeft if column == NAME else Qt.AlignmentFlag.AlignRight
+    return side | Qt.AlignmentFlag.AlignVCenter
+
+
+class SwatchDelegate(QStyledItemDelegate):
+    """Draws the colour of a class, and on it the key that picks the class."""
+
+    def paint(
+        self, painter: QPainter, option: QStyleOptionViewItem, index: QModelIndex
+    ) -> None:
+        colour = index.data(Qt.ItemDataRole.DecorationRole)
+        # dark text on light colours, whatever the theme
+        ink = QColor("black" if colour.lightnessF() > 0.45 else "white")
+        side = min(option.rect.width(), option.rect.height()) - 6
+        square = QRectF(0, 0, side, side)
+        square.moveCenter(QRectF(option.rect).center())
+        painter.save()
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        painter.setPen(QPen(option.palette.mid().color(), 1))
+        painter.setBrush(colour)
+        painter.drawRoundedRect(square, 3, 3)
+        if index.row() < N_KEYS:
+            painter.setPen(ink)
+            painter.setFont(option.font)
+            painter.drawText(square, Qt.AlignmentFlag.AlignCenter, str(index.row() + 1))
+        painter.restore()
+
+
+class ClassView(QTableView):
+    """A table of classes, one row picked at a time, as high as its rows.
+
+    Attributes
+    ----------
+    colour_wanted : Signal(int)
+        Row whose swatch was clicked, or got Enter.
+    key_pressed : Signal(int)
+        A digit, 1 to 9, was typed while no cell was edited.
+    picked_again : Signal(int)
+        Row that was pressed although it was picked already.
+    """
+
+    colour_wanted = Signal(int)
+    key_pressed = Signal(int)
+    picked_again = Signal(int)
+
+    def __init__(self, rows: ClassRows, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setModel(rows)
+        self.setItemDelegateForColumn(COLOUR, SwatchDelegate(self))
+        self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        self.setEditTriggers(
+            QAbstractItemView.EditTrigger.DoubleClicked
+            | QAbstractItemView.EditTrigger.EditKeyPressed
+        )
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setShowGrid(False)
+        self.setWordWrap(False)
+        self.setTabKeyNavigation(False)
+        self.setAccessibleName("Classes")
+        policy = QSizePolicy.Policy
+        self.setSizePolicy(policy.Expanding, policy.Preferred)
+        self._size_columns()
+        self.clicked.connect(self._clicked)
+
+    def _size_columns(self) -> None:
+        down = self.verticalHeader()
+        down.hide()
+        down.setDefaultSectionSize(self.fontMetrics().height() + 10)
+        down.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
+        across = self.horizontalHeader()
+        across.setMinimumSectionSize(_SWATCH_WIDTH)
+        across.setHighlightSections(False)
+        across.setSectionsClickable(False)
+        across.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        across.setSectionResizeMode(COLOUR, QHeaderView.ResizeMode.Fixed)
+        across.setSectionResizeMode(NAME, QHeaderView.ResizeMode.Stretch)
+        across.resizeSection(COLOUR, _SWATCH_WIDTH)
+
+    @property
+    def picked_row(self) -> int | None:
+        """The selected row."""
+        rows = self.selectionModel().selectedRows()
+        return rows[0].row() if rows else None
+
+    def pick_row(self, row: int | None) -> None:
+        """Select a row, or none."""
+        if row is None:
+            self.selectionModel().clear()
+            return
+        index = self.model().index(row, NAME)
+        flag = QItemSelectionModel.SelectionFlag
+        self.selectionModel().setCurrentIndex(index, flag.ClearAndSelect | flag.Rows)
+        self.scrollTo(index)
+
+    def edit_name(self, row: int) -> None:
+        """Open the editor of a name."""
+        self.edit(self.model().index(row, NAME))
+
+    def sizeHint(self) -> QSize:
+        few, many = _ROWS_SHOWN
+        n_rows = min(max(few, self.model().rowCount()), many)
+        height = n_rows * self.verticalHeader().defaultSectionSize()
+        height += self.horizontalHeader().sizeHint().height() + 2 * self.frameWidth()
+        return QSize(_SWATCH_WIDTH + 5 * _NAME_WIDTH, height)
+
+    def minimumSizeHint(self) -> QSize:
+        return QSize(_SWATCH_WIDTH + _NAME_WIDTH, self.sizeHint().height())
+
+    @on_gui
+    def mousePressEvent(self, event: QMouseEvent) -> None:
+        before = self.picked_row
+        super().mousePressEvent(event)
+        is_left = event.button() == Qt.MouseButton.LeftButton
+        if is_left and before is not None and self.picked_row == before:
+            self.picked_again.emit(before)
+
+    @on_gui
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        key = event.key()
+        plain = event.modifiers() & ~Qt.KeyboardModifier.KeypadModifier
+        has_none = plain == Qt.KeyboardModifier.NoModifier
+        index = self.currentIndex()
+        presses = (Qt.Key.Key_Return, Qt.Key.Key_Enter, Qt.Key.Key_Space)
+        if has_none and Qt.Key.Key_1 <= key <= Qt.Key.Key_9:
+            self.key_pressed.emit(int(key - Qt.Key.Key_0))
+        elif index.isValid() and index.column() == COLOUR and key in presses:
+            self.colour_wanted.emit(index.row())
+        elif event.text().isprintable() and event.text().strip():
+            # Qt would search a row that begins so, and eat the shortcuts of the window
+            event.ignore()
+        else:
+            super().keyPressEvent(event)
+
+    # not timed: the colour dialog that follows is the user's time
+    def _clicked(self, index: QModelIndex) -> None:
+        if index.column() == COLOUR:
+            self.colour_wanted.emit(index.row())

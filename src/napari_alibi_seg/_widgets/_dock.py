@@ -1,0 +1,333 @@
+"""The dock: panels in the order of the work, and what connects them.
+
+Only this module builds the window. What happens is in the flows: `_image_flow` (which
+image, its project, its areas), `_feature_flow` (weights, extraction), `_train_flow`
+(strokes, live results, scores), `_look_flow` (views of features), `_file_flow`
+(classifiers, exports). Each flow owns its lanes and nothing else of the others'.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import platformdirs
+from qtpy.QtCore import QEvent, QObject, Qt, QTimer, Signal
+from qtpy.QtWidgets import (
+    QFrame,
+    QHBoxLayout,
+    QPushButton,
+    QScrollArea,
+    QTabWidget,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_alibi_seg._widgets import _commands
+from napari_alibi_seg._widgets._batch_panel import BatchPanel
+from napari_alibi_seg._widgets._classes_panel import ClassesPanel
+from napari_alibi_seg._widgets._classifier_panel import ClassifierPanel
+from napari_alibi_seg._widgets._feature_flow import FeatureFlow
+from napari_alibi_seg._widgets._features_panel import FeaturesPanel
+from napari_alibi_seg._widgets._file_flow import FileFlow
+from napari_alibi_seg._widgets._hooks import on_gui
+from napari_alibi_seg._widgets._image_flow import ImageFlow
+from napari_alibi_seg._widgets._image_panel import ImagePanel
+from napari_alibi_seg._widgets._look_flow import LookFlow
+from napari_alibi_seg._widgets._look_panel import LookPanel
+from napari_alibi_seg._widgets._parts import Hint, Section
+from napari_alibi_seg._widgets._result_panel import ResultPanel
+from napari_alibi_seg._widgets._stage import Stage
+from napari_alibi_seg._widgets._train_flow import TrainFlow
+from napari_alibi_seg._widgets._train_panel import TrainPanel
+from napari_alibi_seg._workspace import DockSettings, OpenImage, Session
+
+if TYPE_CHECKING:
+    import napari.viewer
+
+__all__ = ["Dock", "open_viewer"]
+
+_CACHE_VARIABLE = "ALIBI_SEG_CACHE"
+
+
+def _store_folder() -> Path:
+    root = os.environ.get(_CACHE_VARIABLE)
+    return Path(root or platformdirs.user_cache_dir("napari-alibi-seg")) / "stores"
+
+
+class Offer(QFrame):
+    """A question with two answers that waits without stopping anything."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.text = Hint()
+        self.yes, self.no = QPushButton(), QPushButton()
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(6, 4, 6, 4)
+        layout.addWidget(self.text)
+        answers = QHBoxLayout()
+        answers.addWidget(self.yes)
+        answers.addWidget(self.no)
+        layout.addLayout(answers)
+        self._chosen: Any = None
+        self.yes.clicked.connect(lambda: self.answer(True))
+        self.no.clicked.connect(lambda: self.answer(False))
+        self.hide()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether an answer is awaited."""
+        return self._chosen is not None
+
+    def ask(self, text: str, yes: str, no: str, chosen: Any) -> None:
+        """Ask; `chosen` is called with True or False."""
+        self.text.say(text)
+        self.yes.setText(yes)
+        self.no.setText(no)
+        self._chosen = chosen
+        self.show()
+
+    def answer(self, is_yes: bool) -> None:
+        """Take an answer, from a button or because the user just went on."""
+        chosen, self._chosen = self._chosen, None
+        self.hide()
+        if chosen is not None:
+            chosen(is_yes)
+
+    def withdraw(self) -> None:
+        """Ask no more."""
+        self._chosen = None
+        self.hide()
+
+
+class Dock(QWidget):
+    """ALiBi Segmentation: paint a few strokes, and the segmentation follows.
+
+    Parameters
+    ----------
+    napari_viewer : napari.viewer.Viewer
+        The window it lives in; napari hands it over.
+    store : Path, optional
+        Where features are kept. Default: the user's cache.
+
+    Attributes
+    ----------
+    image_ready : Signal(object)
+        An `OpenImage` was identified and its project, if any, is open.
+    settings_changed : Signal(object)
+        `DockSettings` that differ from those before.
+    """
+
+    image_ready = Signal(object)
+    settings_changed = Signal(object)
+
+    def __init__(
+        self, napari_viewer: napari.viewer.Viewer, *, store: Path | None = None
+    ) -> None:
+        super().__init__()
+        self.viewer = napari_viewer
+        self.session = Session(_store_folder() if store is None else store)
+        self.stage = Stage(napari_viewer, self)
+        self.offer = Offer()
+        self.image_panel = ImagePanel()
+        self.features_panel = FeaturesPanel()
+        self.look_panel = LookPanel()
+        self.classes_panel = ClassesPanel(self.session.classes)
+        self.train_panel = TrainPanel()
+        self.result_panel = ResultPanel()
+        self.classifier_panel = ClassifierPanel()
+        self.batch_panel = BatchPanel()
+        self._is_closed = False
+        self._build()
+        self.images = ImageFlow(self)
+        self.features = FeatureFlow(self)
+        self.train = TrainFlow(self)
+        self.look = LookFlow(self)
+        self.files = FileFlow(self)
+        self.flows = (self.images, self.features, self.train, self.look, self.files)
+        for panel in (self.image_panel, self.features_panel, self.train_panel):
+            panel.settings_wanted.connect(self.change_settings)
+        self.show_settings()
+        self._bind_keys()
+        # a dock that is torn down with its window gets no close event of its own
+        window = getattr(napari_viewer.window, "_qt_window", None)
+        if window is not None:
+            window.installEventFilter(self)
+        _commands._open_docks.add(self)
+        self.images.refresh()
+
+    # ---------------------------------------------------------------------- layout
+
+    def _build(self) -> None:
+        work = QWidget()
+        column = QVBoxLayout(work)
+        column.setContentsMargins(2, 2, 2, 2)
+        column.setSpacing(6)
+        column.addWidget(self.offer)
+        self.sections = {
+            title: Section(title, panel, is_open=is_open)
+            for title, panel, is_open in (
+                ("1  Image", self.image_panel, True),
+                ("2  Features", self.features_panel, True),
+                ("3  Look", self.look_panel, False),
+                ("4  Classes and scribbles", self.classes_panel, True),
+                ("5  Train", self.train_panel, True),
+                ("6  Result", self.result_panel, True),
+                ("7  Classifier", self.classifier_panel, False),
+            )
+        }
+        for section in self.sections.values():
+            column.addWidget(section)
+        column.addStretch(1)
+        self.tabs = QTabWidget()
+        self.tabs.addTab(_scrolled(work), "Segment")
+        self.tabs.addTab(_scrolled(self.batch_panel), "Batch")
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.addWidget(self.tabs)
+        self.setMinimumWidth(300)
+
+    def _bind_keys(self) -> None:
+        """1 to 9 pick classes, T toggles the overlay, wherever the focus is."""
+        for n in range(1, 10):
+            self._bind(str(n), lambda n=n: self.train.pick_nth(n))
+        self._bind("t", self.toggle_overlay)
+
+    def _bind(self, key: str, run: Any) -> None:
+        def pressed(_viewer_or_layer: Any) -> None:
+            run()
+
+        self.viewer.bind_key(key, pressed, overwrite=True)
+        self._keys = [*getattr(self, "_keys", []), (key, pressed)]
+
+    @property
+    def keys(self) -> list[tuple[str, Any]]:
+        """Keys and what they do, to be bound to layers as well."""
+        return self._keys
+
+    # -------------------------------------------------------------------- settings
+
+    @property
+    def settings(self) -> DockSettings:
+        """As chosen now."""
+        return self.session.settings
+
+    @on_gui
+    def change_settings(self, changes: dict[str, Any]) -> None:
+        """Take over what a panel wants."""
+        before = self.session.settings
+        self.session.settings = before.replace(**changes)
+        if self.session.settings != before:
+            self.show_settings()
+            self.settings_changed.emit(before)
+
+    def set_settings(self, settings: DockSettings) -> None:
+        """Fill the panels with settings from a project or a classifier."""
+        self.change_settings(settings.model_dump())
+
+    def show_settings(self) -> None:
+        """Let the panels show what is chosen; tells nobody."""
+        for panel in (self.image_panel, self.features_panel, self.train_panel):
+            panel.apply_settings(self.session.settings)
+
+    @property
+    def image(self) -> OpenImage | None:
+        """The image that is shown, once it is open."""
+        return self.images.current
+
+    # -------------------------------------------------------------------- commands
+
+    def extract(self) -> None:
+        """Compute the features of the image."""
+        self.features.extract()
+
+    def update_once(self) -> None:
+        """Train and segment once."""
+        self.train.update()
+
+    def go_to_least_certain(self) -> None:
+        """Move the view to where the next stroke belongs."""
+        self.train.go_to_least_certain()
+
+    def toggle_overlay(self) -> None:
+        """Show or hide the result."""
+        self.train.toggle_overlay()
+
+    def save_classifier(self) -> None:
+        """Ask for a file and save the classifier."""
+        self.classifier_panel.ask_save()
+
+    # ------------------------------------------------------------------------- end
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no thread of ours runs."""
+        lanes = [lane for flow in self.flows for lane in flow.lanes]
+        return all(lane.is_idle for lane in [*lanes, self.batch_panel.lane])
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
+        """End with the window."""
+        if event is not None and event.type() == QEvent.Type.Close:
+            # napari may still ask whether to close, and stay open
+            QTimer.singleShot(0, self._end_if_window_is_gone)
+        return False
+
+    def _end_if_window_is_gone(self) -> None:
+        with suppress(RuntimeError):
+            window = getattr(self.viewer.window, "_qt_window", None)
+            if window is not None and window.isVisible():
+                return
+        self.end()
+
+    def closeEvent(self, event: Any) -> None:
+        """End with the dock."""
+        self.end()
+        super().closeEvent(event)
+
+    @on_gui
+    def end(self) -> None:
+        """Stop all work, save, and let go of the viewer."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        _commands._open_docks.discard(self)
+        for flow in self.flows:
+            flow.close()
+        self.batch_panel.stop()
+        self.stage.close()
+        self.session.close()
+
+
+def _scrolled(widget: QWidget) -> QScrollArea:
+    area = QScrollArea()
+    area.setWidgetResizable(True)
+    area.setFrameShape(QFrame.Shape.NoFrame)
+    area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+    area.setWidget(widget)
+    return area
+
+
+def open_viewer(images: Sequence[Path], *, classifier: Path | None = None) -> int:
+    """Open napari with images and the dock, and wait until it is closed.
+
+    Parameters
+    ----------
+    images : sequence of Path
+        Opened as layers, by napari's readers.
+    classifier : Path, optional
+        Loaded into the dock.
+    """
+    import napari
+
+    viewer = napari.Viewer()
+    for path in images:
+        viewer.open(str(path), layer_type="image")
+    dock = Dock(viewer)
+    viewer.window.add_dock_widget(dock, name="ALiBi Segmentation", area="right")
+    if classifier is not None:
+        dock.files.load(classifier)
+    napari.run()
+    return 0

@@ -1,0 +1,137 @@
+"""One image of the dock: its pixels, its project, its features, what is left out.
+
+An `OpenImage` is one plane of one layer. What is slow about it (hash, project, tokens)
+is done by `Session`, in a worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw
+
+from napari_alibi_seg._base import Window
+from napari_alibi_seg._segmenter import Embedding
+from napari_alibi_seg._workspace._places import ImageIdentity
+from napari_alibi_seg._workspace._planes import Plane
+from napari_alibi_seg._workspace._project import Project
+from napari_alibi_seg._workspace._state import ExcludedArea
+from napari_alibi_seg.data import ImageSource
+
+__all__ = ["Mask", "OpenImage", "excluded_mask"]
+
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(eq=False)
+class OpenImage:
+    """One plane of one image layer.
+
+    Attributes
+    ----------
+    key : hashable
+        The dock's name for it: layer and plane.
+    source : ImageSource
+        Its pixels.
+    name : str
+        For people.
+    plane : int, tuple of int or None
+        Of a stack, as `Project` counts planes.
+    identity : ImageIdentity or None
+        Known after it was opened.
+    project : Project or None
+        Where scribbles are kept; None until something is painted.
+    embedding : Embedding or None
+        Its features, perhaps incomplete.
+    excluded : tuple of ExcludedArea
+        Parts left out.
+    first : ImageSource or None
+        The first plane of the stack, by which it is known; None for single pictures.
+    """
+
+    key: Hashable
+    source: ImageSource
+    name: str
+    plane: Plane = None
+    identity: ImageIdentity | None = None
+    project: Project | None = None
+    embedding: Embedding | None = None
+    excluded: tuple[ExcludedArea, ...] = ()
+    first: ImageSource | None = None
+    _mask: tuple[Any, Mask | None] | None = field(default=None, repr=False)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.source.shape
+
+    @property
+    def is_extracted(self) -> bool:
+        """Whether all features that are worth keeping are there."""
+        e = self.embedding
+        return e is not None and (e.store is None or not e.store.missing())
+
+    @property
+    def painted(self) -> dict[int, int]:
+        """Painted pixels by class id."""
+        return {} if self.project is None else self.project.painted(self.plane)
+
+    def mask(self) -> Mask | None:
+        """Return where pixels are left out, (Y, X), or None if none are."""
+        if self._mask is None or self._mask[0] is not self.excluded:
+            self._mask = (self.excluded, excluded_mask(self.excluded, self.shape))
+        return self._mask[1]
+
+    def left_out(self, window: Window, step: int = 1) -> Mask | None:
+        """Return the mask of the samples of a window, or None if none is left out.
+
+        Sample (i, j) of a window stands for the pixel in the middle of its block.
+        """
+        mask = self.mask()
+        if mask is None:
+            return None
+        rows, cols = (
+            np.minimum(np.arange(a, b, step) + step // 2, n - 1)
+            for a, b, n in (
+                (window.y0, window.y1, self.shape[0]),
+                (window.x0, window.x1, self.shape[1]),
+            )
+        )
+        found = mask[np.ix_(rows, cols)]
+        return found if found.any() else None
+
+
+def excluded_mask(areas: Sequence[ExcludedArea], shape: tuple[int, int]) -> Mask | None:
+    """Return the union of areas as a (Y, X) mask, None if it is empty.
+
+    Examples
+    --------
+    >>> area = ExcludedArea(kind="box", corners=((2, 0), (2, 3), (4, 3), (4, 0)))
+    >>> excluded_mask([area], (4, 3)).astype(int).tolist()
+    [[0, 0, 0], [0, 0, 0], [1, 1, 1], [1, 1, 1]]
+    """
+    if not areas:
+        return None
+    picture = Image.new("1", (shape[1], shape[0]))
+    pen = ImageDraw.Draw(picture)
+    out = np.zeros(shape, bool)
+    for area in areas:
+        if area.kind == "box":
+            y, x = np.array(area.corners).T
+            # a pixel is left out if its centre lies inside
+            rows = slice(_first(y.min()), _first(y.max()))
+            cols = slice(_first(x.min()), _first(x.max()))
+            out[rows, cols] = True
+        else:
+            pen.polygon([(x, y) for y, x in area.corners], fill=1)
+    out |= np.asarray(picture, bool)
+    return out if out.any() else None
+
+
+def _first(edge: float) -> int:
+    """Return the first pixel whose centre lies beyond an edge between pixels."""
+    return max(0, int(np.ceil(edge - 1e-9)))
