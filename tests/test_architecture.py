@@ -253,7 +253,9 @@ def test_make_installs_torch_and_all_else_with_one_command() -> None:
         ]
 
 
-@pytest.mark.parametrize("name", [".ci/run", "tools/find-python.sh", "tools/with-display.sh"])
+@pytest.mark.parametrize(
+    "name", [".ci/run", "tools/find-python.sh", "tools/with-display.sh"]
+)
 def test_scripts_can_be_run(name: str) -> None:
     path = REPOSITORY / name
     assert path.stat().st_mode & stat.S_IXUSR
