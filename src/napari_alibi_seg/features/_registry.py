@@ -142,7 +142,7 @@ def list_backbones() -> list[BackboneSpec]:
     Examples
     --------
     >>> [spec.name for spec in list_backbones()][:2]
-    ['classical', 'alibi-dinov2-s']
+    ['classical', 'alibi-tiny']
     """
     return [*_rows().values()]
 
