@@ -82,7 +82,8 @@ class Annotations:
                 f"{name!r} must have the image's shape {tuple(image_shape)}, got "
                 f"{labels.shape}. Paint on the same image, without resizing."
             )
-        rows, cols = np.nonzero(labels)
+        # many times quicker than `nonzero` where nearly everything is 0
+        rows, cols = np.divmod(np.flatnonzero(labels != 0), labels.shape[1])
         ids = labels[rows, cols].astype(np.int64)
         if not ids.size:
             raise AnnotationError(
