@@ -266,3 +266,60 @@ def test_every_part_exists() -> None:
     assert all(callable(_script(name).main) for name in run.PARTS)
     with pytest.raises(SystemExit):
         run.main(["no-such-part"])
+
+
+# ------------------------------------------------------------------------------ dock
+
+
+def test_callbacks_are_summed_up_by_name_longest_first() -> None:
+    times = [("short", 0.001), ("long", 0.06), ("short", 0.003), ("short", 0.051)]
+    assert _script("gui").callback_rows(times) == [
+        ["long", 1, "60.0", "60.0", 1],
+        ["short", 3, "3.0", "51.0", 1],
+    ]
+
+
+def test_a_gap_is_late_beyond_the_limit() -> None:
+    gui = _script("gui")
+    gaps = gui.gaps_ms([1.0, 1.01, 1.02, 1.08])
+    assert gaps == pytest.approx([10, 10, 60])
+    row = gui.gap_row("busy", gaps)
+    assert (row[:3], row[-2:]) == (["busy", 3, "10.0"], ["60.0", 1])
+    assert gui.gap_row("none", []) == ["none", 0, None, None, None, None]
+
+
+def test_a_view_is_covered_once_every_pixel_was_painted() -> None:
+    cover = _script("gui").Coverage((10, 20, 30, 50))
+    cover.add(0, 15, 0, 100)
+    assert not cover.is_complete
+    cover.add(15, 20, 31, 200)
+    assert not cover.is_complete  # a column is missing
+    cover.add(15, 16, 30, 31)
+    cover.add(0, 5, 0, 5)  # elsewhere
+    assert not cover.is_complete
+    cover.add(16, 20, 20, 31)
+    assert cover.is_complete
+
+
+def test_latencies_say_how_many_kept_to_the_aim() -> None:
+    strokes = [
+        {"first pixel drawn": 0.2, "full": 4.0},
+        {"first pixel drawn": 0.4, "full": 6.0},
+    ]
+    found = {"vit": {"latency": {"1:1": strokes}}}
+    rows = {row[2]: row[3:] for row in _script("gui").latency_rows(found)}
+    assert rows["first pixel drawn"] == ["0.30", "0.38", "0.40", "1 of 2 in 0.3 s"]
+    assert rows["full"][0] == "5.00"
+    assert rows["trained"][0] is None
+
+
+def test_without_a_display_no_window_is_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gui = _script("gui")
+    monkeypatch.setattr(gui.sys, "platform", "linux")
+    monkeypatch.setattr(gui, "find_spec", lambda name: name)
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    assert gui.main([]) == 0
+    assert "needs a display" in capsys.readouterr().out

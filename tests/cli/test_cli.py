@@ -42,6 +42,7 @@ COMMANDS = {
         *("--backbone", "--plane", "--workers", "--json"),
     ],
     "evaluate": ["--truth", "--labels-offset", "--ignore", "--json"],
+    "gui": ["--classifier"],
     "models": ["--check", "--download", "--json"],
     "info": ["--plane", "--json"],
 }

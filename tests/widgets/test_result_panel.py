@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("napari")
-from qtpy.QtCore import QPoint, QPointF, Qt
+from qtpy.QtCore import QEvent, QObject, QPoint, QPointF, Qt
 from qtpy.QtGui import QWheelEvent
 from qtpy.QtWidgets import QApplication, QFileDialog, QPushButton, QVBoxLayout, QWidget
 
@@ -262,7 +262,7 @@ class TestWait:
         [
             ((3, 8), "3 of 8", 8),
             ((3, 8, 130), "3 of 8, 2 min left", 8),
-            ((0, 0, None), "", 0),
+            ((0, 0, None), "", 1),
         ],
         ids=["no time yet", "time left", "end not known"],
     )
@@ -271,6 +271,25 @@ class TestWait:
         wait.show_progress(*args, text="Tiles")
         assert (wait.bar.format(), wait.bar.maximum()) == (text, maximum)
         assert (wait.note.text(), wait.is_running) == ("Tiles", True)
+
+    @pytest.mark.parametrize("total", [8, 0], ids=["known end", "no end"])
+    def test_it_is_painted_once_and_later(self, qtbot, total):
+        wait = shown(qtbot, Wait())
+        wait.show_progress(1, 8)
+        qtbot.wait(50)
+        painted = []
+
+        class Eye(QObject):
+            def eventFilter(self, _watched, event):
+                painted.append(event.type() == QEvent.Type.Paint)
+                return False
+
+        eye = Eye()
+        wait.bar.installEventFilter(eye)
+        wait.show_progress(2, total)
+        assert not any(painted)
+        qtbot.wait(200)
+        assert sum(painted) == 1
 
     def test_nothing_to_say_hides_it(self, qtbot):
         wait = shown(qtbot, Wait())

@@ -23,7 +23,6 @@ from qtpy.QtWidgets import (
     QLabel,
     QLineEdit,
     QPlainTextEdit,
-    QProgressBar,
     QTreeWidgetItem,
     QVBoxLayout,
     QWidget,
@@ -41,7 +40,7 @@ from napari_alibi_seg._widgets._batch_list import BatchList
 from napari_alibi_seg._widgets._dialogs import Dialogs
 from napari_alibi_seg._widgets._hooks import on_gui
 from napari_alibi_seg._widgets._jobs import Lane
-from napari_alibi_seg._widgets._parts import Hint, button, form, row
+from napari_alibi_seg._widgets._parts import Bar, Hint, button, form, row
 from napari_alibi_seg._workspace import BatchRequest, command_line
 
 __all__ = ["BatchPanel"]
@@ -214,9 +213,8 @@ class BatchPanel(QWidget):
         self.cancel_button = button(
             "Cancel", "Stop at the next tile; what is done is kept.", self.cancel
         )
-        self.bar = QProgressBar()
+        self.bar = Bar()
         self.bar.setToolTip("Files that have ended.")
-        self.bar.setFormat("%v of %m files")
         self.bar.hide()
         self.summary = Hint()
         self.detail = Hint()
@@ -326,7 +324,7 @@ class BatchPanel(QWidget):
         self.weights_button.hide()
         self.summary.say("")
         self.detail.say("")
-        self.bar.setRange(0, 0)
+        self._show_bar(0, 0)
         self.bar.show()
         self.lane.start(
             lambda: _iter_batch(request, self._alone),
@@ -473,27 +471,28 @@ class BatchPanel(QWidget):
 
     # ------------------------------------------------------------ while it runs
 
+    def _show_bar(self, done: int, total: int) -> None:
+        self.bar.show_value(done, total, f"{done} of {total} files" if total else "")
+
     def _set_busy(self, is_busy: bool) -> None:
         for widget in (self._editable, *self._below):
             widget.setEnabled(not is_busy)
         self.files.setAcceptDrops(not is_busy)
         if not is_busy:
-            self.bar.setRange(0, max(self._n_files, 1))
-            self.bar.setValue(self._counts.total())
+            self._show_bar(self._counts.total(), max(self._n_files, 1))
         self._refresh()
         self.busy_changed.emit(is_busy)
 
     def _show_event(self, event: _Found | Progress | FileResult) -> None:
         if isinstance(event, _Found):
             self._n_files = len(event.files)
-            self.bar.setRange(0, self._n_files)
-            self.bar.setValue(0)
+            self._show_bar(0, self._n_files)
             self.files.show_found(event.files)
         elif isinstance(event, Progress):
             self.files.show_progress(event)
         else:
             self._counts[event.status] += 1
-            self.bar.setValue(self._counts.total())
+            self._show_bar(self._counts.total(), self._n_files)
             self.files.show_result(event)
             self._show_detail(self.files.currentItem(), None)
 

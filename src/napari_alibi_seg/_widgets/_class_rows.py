@@ -60,6 +60,7 @@ _TIPS = (
     "Weight of its painted pixels in training; double-click to change it",
     "Share of the image predicted as this class",
 )
+_NUMBER_GAP = 6
 _SWATCH_WIDTH = 26
 _NAME_WIDTH = 48
 # Rows shown without scrolling: the table grows with the classes between these.
@@ -412,6 +413,10 @@ class ClassView(QTableView):
 
     def minimumSizeHint(self) -> QSize:
         return QSize(_SWATCH_WIDTH + _NAME_WIDTH, self.sizeHint().height())
+
+    def sizeHintForColumn(self, column: int) -> int:
+        """Leave a gap between numbers, which else run into one another."""
+        return super().sizeHintForColumn(column) + _NUMBER_GAP
 
     @on_gui
     def mousePressEvent(self, event: QMouseEvent) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import platformdirs
+from napari.utils.notifications import show_error
 from qtpy.QtCore import QEvent, QObject, Qt, QTimer, Signal
 from qtpy.QtWidgets import (
     QFrame,
@@ -26,6 +27,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_alibi_seg._base import AlibiSegError
 from napari_alibi_seg._widgets import _commands
 from napari_alibi_seg._widgets._batch_panel import BatchPanel
 from napari_alibi_seg._widgets._classes_panel import ClassesPanel
@@ -201,12 +203,7 @@ class Dock(QWidget):
             run()
 
         self.viewer.bind_key(key, pressed, overwrite=True)
-        self._keys = [*getattr(self, "_keys", []), (key, pressed)]
-
-    @property
-    def keys(self) -> list[tuple[str, Any]]:
-        """Keys and what they do, to be bound to layers as well."""
-        return self._keys
+        self.stage.keys = [*self.stage.keys, (key, pressed)]
 
     # -------------------------------------------------------------------- settings
 
@@ -282,6 +279,18 @@ class Dock(QWidget):
                 return
         self.end()
 
+    def event(self, event: QEvent | None) -> bool:
+        """End when napari takes the dock out of the window: it does not close it."""
+        if event is not None and event.type() == QEvent.Type.ParentChange:
+            QTimer.singleShot(0, self._end_if_taken_out)
+        return bool(super().event(event))
+
+    def _end_if_taken_out(self) -> None:
+        if self.parentWidget() is None and not self.isVisible():
+            self.end()
+            # or Python would do it at some time, on any thread
+            self.deleteLater()
+
     def closeEvent(self, event: Any) -> None:
         """End with the dock."""
         self.end()
@@ -297,8 +306,13 @@ class Dock(QWidget):
         for flow in self.flows:
             flow.close()
         self.batch_panel.stop()
+        for key, _ in self.stage.keys:
+            self.viewer.bind_key(key, None)
         self.stage.close()
-        self.session.close()
+        try:
+            self.session.close()
+        except AlibiSegError as err:
+            show_error(str(err))
 
 
 def _scrolled(widget: QWidget) -> QScrollArea:

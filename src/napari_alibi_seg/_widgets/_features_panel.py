@@ -26,7 +26,7 @@ __all__ = ["BackboneRow", "FeaturesPanel"]
 _KINDS = (
     ("both", "ViT and classical"),
     ("vit", "ViT only"),
-    ("classical", "Classical only (no weights)"),
+    ("classical", "Classical only"),
 )
 _NORMALISATIONS = (
     ("image", "Each image by itself"),

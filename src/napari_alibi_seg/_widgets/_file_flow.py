@@ -139,7 +139,7 @@ class FileFlow(QObject):
             make,
             on_event=progress,
             on_error=lambda text, _: panel.show_error(text),
-            on_done=lambda: panel.say(f"Saved {path}."),
+            on_done=lambda: panel.wait.say(f"Saved {path}."),
         )
 
     def _table(self, image: OpenImage) -> str:

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from napari.utils.notifications import show_error
 from qtpy.QtCore import QObject, QTimer
 
-from napari_alibi_seg._base import PixelSize, Window
+from napari_alibi_seg._base import AlibiSegError, PixelSize, Window
 from napari_alibi_seg._widgets._hooks import on_gui
 from napari_alibi_seg._widgets._jobs import Lane
 from napari_alibi_seg._widgets._layers import source_of
@@ -40,6 +41,8 @@ class ImageFlow(QObject):
         self._devices = Lane("devices", self)
         self.lanes = (self._open, self._project, self._devices)
         self._bar: Window | None = None
+        self._image: OpenImage | None = None  # on show, perhaps still being opened
+        self._heard: list[Any] = []  # layers of areas
         self._waiting: Any = None  # a stroke that began before there was a project
         self._areas_timer = QTimer(self)
         self._areas_timer.setSingleShot(True)
@@ -48,6 +51,7 @@ class ImageFlow(QObject):
         stage, panel = dock.stage, dock.image_panel
         stage.images_changed.connect(self.refresh)
         stage.image_removed.connect(self._lose)
+        stage.image_replaced.connect(self._replaced)
         stage.plane_changed.connect(self.reopen)
         panel.image_chosen.connect(self.choose)
         panel.pixel_size_wanted.connect(self._set_pixel_size)
@@ -60,6 +64,10 @@ class ImageFlow(QObject):
     def close(self) -> None:
         """Stop."""
         self._areas_timer.stop()
+        for shapes in self._heard:
+            shapes.events.data.disconnect(self._areas_drawn)
+        if self._image is not None:
+            self._image.is_dropped = True
         for lane in self.lanes:
             lane.close()
 
@@ -92,7 +100,9 @@ class ImageFlow(QObject):
         """Open the shown plane of the chosen layer."""
         stage = self.dock.stage
         self.dock.train.stop()
+        self.dock.features.stop()
         self.dock.offer.withdraw()
+        self._open.stop()
         self.current = None
         if stage.current is None:
             return
@@ -129,8 +139,12 @@ class ImageFlow(QObject):
             return
         assert isinstance(event, Opened)
         image = self._image
-        self._suggest(event.bar)
-        shared = self.dock.session.sibling(image)
+        assert image is not None
+        session = self.dock.session
+        for other in session.planes_of(image):
+            image.excluded = other.excluded
+        self._suggest(None if image.excluded else event.bar)
+        shared = session.sibling(image)
         if shared is not None:
             image.project = shared
             self._begin(image)
@@ -161,6 +175,7 @@ class ImageFlow(QObject):
             if is_on:
                 self._open_project(image, found)
             else:
+                self.dock.stage.painted_early = None
                 self._begin(image)
 
         text = f"{found.reason} Go on with its scribbles and classes?"
@@ -184,14 +199,11 @@ class ImageFlow(QObject):
 
         def opened(project: Project) -> None:
             state = project.load_state()
-            classes = self.dock.session.classes
-            if len(classes):
-                classes.ensure(project.painted_everywhere())
-            else:
-                classes.replace(state.classes)
-                classes.ensure(project.painted_everywhere())
-            if len(session.images) <= 1:
+            if not session.painted_ids:
+                # nothing else counts on the classes and settings that there are
+                session.classes.replace(state.classes)
                 self.dock.set_settings(state.settings)
+            session.classes.ensure(project.painted_everywhere())
             if project.notices:
                 self.dock.classes_panel.set_hint(" ".join(project.notices))
             self._begin(image)
@@ -204,6 +216,8 @@ class ImageFlow(QObject):
         self._ready(image)
 
     def _ready(self, image: OpenImage) -> None:
+        if image.project is None:  # another plane may have got one meanwhile
+            image.project = self.dock.session.sibling(image)
         self.current = image
         self.dock.image_panel.set_areas(len(image.excluded))
         if image.excluded:
@@ -217,16 +231,34 @@ class ImageFlow(QObject):
     @on_gui
     def _lose(self, layer: Any) -> None:
         """The layer was removed: stop, keep what is painted, forget the image."""
+        self._forget(layer)
+        self.refresh()
+
+    @on_gui
+    def _replaced(self, layer: Any) -> None:
+        """The layer holds other pixels now: it is another image."""
+        was_shown = self._forget(layer)
+        if was_shown:
+            self.choose(layer)
+
+    def _forget(self, layer: Any) -> bool:
+        """Let go of all planes of a layer; return whether it was on show."""
         session = self.dock.session
-        for key in [k for k in session.images if k[0] == id(layer)]:  # type: ignore[index]
-            session.drop(key)
-        self._open.stop()
-        if self.dock.stage.current is None:
+        was_shown = self.dock.stage.current is None
+        if was_shown:
+            self._open.stop()
             self.dock.train.stop()
             self.dock.features.stop()
             self.dock.offer.withdraw()
             self.current = None
-        self.refresh()
+            if self._image is not None:
+                self._image.is_dropped = True
+        for key in [k for k in session.images if k[0] == id(layer)]:  # type: ignore[index]
+            try:
+                session.drop(key)
+            except AlibiSegError as err:
+                show_error(str(err))
+        return was_shown
 
     # -------------------------------------------------------------------- project
 
@@ -239,6 +271,7 @@ class ImageFlow(QObject):
             then()
             return
         self._waiting = then
+        image.pending = self.dock.stage.painted()
         if self._project.is_busy:
             return
         session = self.dock.session
@@ -257,12 +290,12 @@ class ImageFlow(QObject):
     # ----------------------------------------------------------------- pixel size
 
     @on_gui
-    def _set_pixel_size(self, wish: tuple[float, str]) -> None:
+    def _set_pixel_size(self, wish: tuple[float, str] | None) -> None:
         image = self.current
         if image is None:
             return
-        value, unit = wish
-        image.source = replace(image.source, pixel_size=PixelSize(value, value, unit))
+        size = None if wish is None else PixelSize(wish[0], wish[0], wish[1])
+        image.source = replace(image.source, pixel_size=size)
         self.dock.image_panel.show_image(_facts(image))
 
     # ---------------------------------------------------------------------- areas
@@ -299,10 +332,10 @@ class ImageFlow(QObject):
 
     def _show_areas(self, image: OpenImage) -> Any:
         stage = self.dock.stage
-        is_new = stage.current is not None and stage.current.areas is None
         shapes = stage.draw_areas(image.excluded)
-        if is_new:
+        if all(shapes is not heard for heard in self._heard):
             shapes.events.data.connect(self._areas_drawn)
+            self._heard.append(shapes)
         return shapes
 
     @on_gui
@@ -329,7 +362,8 @@ class ImageFlow(QObject):
     def _set_areas(self, image: OpenImage, areas: tuple[ExcludedArea, ...]) -> None:
         if areas == image.excluded:
             return
-        image.excluded = areas
+        for plane in {image, *self.dock.session.planes_of(image)}:
+            plane.excluded = areas
         self.dock.image_panel.set_areas(len(areas))
         if image.project is not None:
             self.dock.train.save()

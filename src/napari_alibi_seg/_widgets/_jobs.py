@@ -21,6 +21,7 @@ from qtpy.QtCore import QObject, Signal
 
 from napari_alibi_seg._base import AlibiSegError, ComputeError, DeviceMemoryError
 from napari_alibi_seg._widgets._hooks import on_gui
+from napari_alibi_seg._widgets._loading import refuse_triton
 
 __all__ = ["Lane", "say"]
 
@@ -52,7 +53,10 @@ def _translated(error: Exception) -> Exception:
             "or a lower working scale."
         )
     if isinstance(error, (RuntimeError, StopIteration)):
-        return ComputeError(f"A computation failed: {name}: {error}")
+        return ComputeError(
+            f"A computation failed ({name}: {str(error).strip() or 'no message'}). Try "
+            "it again; if it fails again, restart napari."
+        )
     return error
 
 
@@ -84,6 +88,7 @@ def _run(ticket: _Ticket) -> Generator[Any, None, _Failure | None]:
     """
     if ticket.stopped.is_set():
         return None
+    refuse_triton()  # whatever the job is about to import
     try:
         events = ticket.make()
         try:

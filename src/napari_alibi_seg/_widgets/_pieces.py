@@ -76,10 +76,10 @@ def iter_pieces(
 
 
 def _of_tile(tile: Any, ids: tuple[int, ...], probability_of: int | None) -> Piece:
-    maps = {"uncertainty": tile.uncertainty_yx.astype(np.float16)}
+    maps = {"uncertainty": tile.uncertainty_yx.astype(np.float32)}
     if probability_of in ids:
         proba = tile.proba_kyx[ids.index(probability_of)]
-        maps["probability"] = proba.astype(np.float16)
+        maps["probability"] = proba.astype(np.float32)
     return Piece(tile.window, tile.labels_yx, maps, tile.index + 1, tile.total)
 
 
@@ -93,7 +93,7 @@ def _enlarged(event: Preview | Visible, shape: tuple[int, int]) -> Iterator[Piec
         y0 = w.y0 + i * step
         y1 = min(y0 + len(event.labels_yx[part]) * step, w.y1, shape[0])
         window = Window(y0, y1, w.x0, w.x0 + width)
-        uncertainty = event.uncertainty_yx[part].astype(np.float16)
+        uncertainty = event.uncertainty_yx[part].astype(np.float32)
         yield Piece(
             window,
             _repeated(event.labels_yx[part], step, window),

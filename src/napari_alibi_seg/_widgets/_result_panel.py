@@ -19,7 +19,6 @@ from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
     QFileDialog,
-    QProgressBar,
     QSizePolicy,
     QSpinBox,
     QStyle,
@@ -30,7 +29,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_alibi_seg._widgets._hooks import on_gui
-from napari_alibi_seg._widgets._parts import Hint, button, row
+from napari_alibi_seg._widgets._parts import Bar, Hint, button, row
 
 __all__ = ["AskSave", "Choice", "Number", "ResultPanel", "Totals", "Wait"]
 
@@ -213,7 +212,7 @@ class Wait(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.bar = QProgressBar()
+        self.bar = Bar()
         self.bar.setToolTip("How much of the work is done")
         self.note = Hint()
         layout = QVBoxLayout(self)
@@ -228,11 +227,9 @@ class Wait(QWidget):
         self, done: int, total: int, seconds_left: float | None = None, text: str = ""
     ) -> None:
         """Show how far the work is; a `total` of 0 means that nobody knows yet."""
-        self.bar.setRange(0, total)
-        self.bar.setValue(done)
         left = "" if seconds_left is None else f", {time_text(seconds_left)} left"
         # the format is one of Qt's own, in which % has a meaning
-        self.bar.setFormat(f"{done} of {total}{left}" if total else "")
+        self.bar.show_value(done, total, f"{done} of {total}{left}" if total else "")
         self._show(text, is_running=True)
 
     def say(self, text: str, *, is_error: bool = False) -> None:

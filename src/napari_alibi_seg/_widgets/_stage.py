@@ -7,7 +7,7 @@ computes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -35,20 +35,42 @@ _PLANE_MS = 150  # a slider is dragged over many planes
 _REFRESH_MS = 700  # of layers that can only be sent to the screen whole
 _LABELS_OPACITY = 0.45
 _MAPS_OPACITY = 0.7
+_MARK = "napari-alibi-seg"  # in the metadata of our layers
+_MAPS = ("uncertainty", "probability")
 
 
 class ImageStage:
     """Our layers for one image layer; each is made when it is first needed."""
 
-    def __init__(self, viewer: Any, image: Image) -> None:
+    def __init__(
+        self, viewer: Any, image: Image, dress: Callable[[Layer], None]
+    ) -> None:
         self.viewer = viewer
         self.image = image
+        self._dress = dress
         self.scribbles: Labels | None = None
         self.labels: Labels | None = None
         self.maps: dict[str, Image] = {}
         self.overlay: Layer | None = None
         self.areas: Shapes | None = None
         self._stale: set[str] = set()
+        self._adopt()
+
+    def _adopt(self) -> None:
+        """Take over what an earlier dock made for this image."""
+        for layer in self.viewer.layers:
+            mark = layer.metadata.get(_MARK)
+            if mark is None or mark["of"] != str(self.image.unique_id):
+                continue
+            if mark["kind"] in _MAPS:
+                self.maps[mark["kind"]] = layer
+            else:
+                setattr(self, mark["kind"], layer)
+            self._dress(layer)
+
+    def mark(self, layer: Layer, kind: str) -> None:
+        """Note on a layer that it is ours, and what it is."""
+        layer.metadata[_MARK] = {"kind": kind, "of": str(self.image.unique_id)}
 
     @property
     def all(self) -> list[Layer]:
@@ -82,6 +104,7 @@ class ImageStage:
             at = layers.index(self.scribbles)
         active = layers.selection.active
         layers.insert(at, layer)
+        self._dress(layer)
         # what the user was painting on stays in hand
         if active is not None and active in layers:
             layers.selection.active = active
@@ -99,6 +122,7 @@ class ImageStage:
                 opacity=_LABELS_OPACITY,
                 colormap=class_colours(entries),
             )
+            self.mark(self.labels, "labels")
             self.add(self.labels)
         assert self.labels is not None
         return self.labels
@@ -109,7 +133,8 @@ class ImageStage:
             layer: Any = new_like(
                 self.image,
                 Image,
-                np.zeros(self.shape, np.float16),
+                # half floats take ten times as long to show
+                np.zeros(self.shape, np.float32),
                 f"{name}: {self.image.name}",
                 opacity=_MAPS_OPACITY,
                 colormap=colormap,
@@ -117,6 +142,7 @@ class ImageStage:
                 blending="additive",
             )
             self.maps[name] = layer
+            self.mark(layer, name)
             self.add(layer)
         return self.maps[name]
 
@@ -142,6 +168,7 @@ class ImageStage:
             self.viewer.layers.remove(old)
         if layer is not None:
             self.overlay = layer
+            self.mark(layer, "overlay")
             self.add(layer)
 
     def remove_all(self) -> None:
@@ -160,8 +187,8 @@ class Stage(QObject):
     stroke_ended : Signal(object)
         `Window` of the current plane that was painted, None where it is unknown.
     plane_changed, images_changed, view_moved : Signal()
-    image_removed : Signal(object)
-        The `Image` layer.
+    image_removed, image_replaced : Signal(object)
+        The `Image` layer that is gone, or whose pixels are others now.
     layer_lost : Signal(str)
         Which of our layers the user removed.
     point_picked : Signal(float, float)
@@ -172,6 +199,7 @@ class Stage(QObject):
     plane_changed = Signal()
     images_changed = Signal()
     image_removed = Signal(object)
+    image_replaced = Signal(object)
     layer_lost = Signal(str)
     point_picked = Signal(float, float)
 
@@ -181,9 +209,14 @@ class Stage(QObject):
         self.current: ImageStage | None = None
         self.plane: tuple[int, ...] = ()
         self.wants_points = False
+        self.keys: Sequence[tuple[str, Any]] = ()
+        self._dressed: list[Layer] = []
         self._stages: dict[int, ImageStage] = {}
         self._quiet = False
+        # layer and plane that was painted before anybody turned to it
+        self.painted_early: tuple[int, tuple[int, ...]] | None = None
         self._n_undo = (0, 0)
+        self._n_undo_plane: tuple[int, ...] = ()
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.setInterval(_PLANE_MS)
@@ -195,6 +228,8 @@ class Stage(QObject):
         layers.inserted.connect(self._inserted)
         layers.removed.connect(self._removed)
         layers.reordered.connect(self._reordered)
+        for layer in viewer.layers:
+            self._listen_to(layer)
         viewer.dims.events.current_step.connect(self._stepped)
         viewer.mouse_drag_callbacks.append(self._clicked)
 
@@ -207,9 +242,15 @@ class Stage(QObject):
         self.viewer.dims.events.current_step.disconnect(self._stepped)
         with suppress(ValueError):
             self.viewer.mouse_drag_callbacks.remove(self._clicked)
+        for layer in self.viewer.layers:
+            self._listen_to(layer, is_on=False)
         for stage in self._stages.values():
             if stage.scribbles is not None:
                 self._unhear(stage.scribbles)
+        for layer in self._dressed:
+            for key, _ in self.keys:
+                layer.bind_key(key, None)
+        self._dressed.clear()
         self._stages.clear()
         self.current = None
         self._timer.stop()
@@ -224,11 +265,12 @@ class Stage(QObject):
 
     def images(self) -> list[Image]:
         """Return the image layers that are not ours."""
-        own = {id(layer) for stage in self._stages.values() for layer in stage.all}
         return [
             layer
             for layer in self.viewer.layers
-            if isinstance(layer, Image) and id(layer) not in own and layer.ndim >= 2
+            if isinstance(layer, Image)
+            and _MARK not in layer.metadata
+            and layer.ndim >= 2
         ]
 
     def choose(self, image: Image | None) -> None:
@@ -237,10 +279,23 @@ class Stage(QObject):
             self.current, self.plane = None, ()
             return
         if id(image) not in self._stages:
-            self._stages[id(image)] = ImageStage(self.viewer, image)
+            stage = ImageStage(self.viewer, image, self._dress)
+            self._stages[id(image)] = stage
+            self._dress(image)
+            if stage.scribbles is not None:
+                self._hear(stage.scribbles)
+                self._n_undo = _history(stage.scribbles)
         self.current = self._stages[id(image)]
         self.plane = plane_of(image, self.viewer.dims.current_step)
         self._refresher.start()
+
+    def _dress(self, layer: Layer) -> None:
+        """Give our keys to a layer too, as its own would come before the viewer's."""
+        if any(layer is other for other in self._dressed):
+            return
+        for key, run in self.keys:
+            layer.bind_key(key, run, overwrite=True)
+        self._dressed.append(layer)
 
     def view(self) -> View:
         """Return what is visible of the image."""
@@ -282,8 +337,10 @@ class Stage(QObject):
                 colormap=class_colours(entries),
             )
             layer.brush_size = 8
+            stage.mark(layer, "scribbles")
             with self._silence():
                 self.viewer.add_layer(layer)
+            self._dress(layer)
             stage.scribbles = layer
             self._hear(layer)
         scribbles = stage.scribbles
@@ -293,6 +350,10 @@ class Stage(QObject):
         with self._silence():
             scribbles.data[self.plane or ...] = data
             scribbles.refresh()
+        if self._n_undo_plane != self.plane:
+            # an undo would change a plane that is not on show
+            scribbles._reset_history()
+            self._n_undo_plane = self.plane
         self._n_undo = _history(scribbles)
         return scribbles
 
@@ -308,10 +369,26 @@ class Stage(QObject):
         stage = self.current
         if stage is None or stage.scribbles is None:
             return
+        most = np.iinfo(stage.scribbles.data.dtype).max
+        if class_id > most:
+            with self._silence():
+                stage.scribbles.data = stage.scribbles.data.astype(np.uint16)
+            self._n_undo = _history(stage.scribbles)
         self.viewer.layers.selection.active = stage.scribbles
         stage.scribbles.visible = True
         stage.scribbles.selected_label = class_id
         stage.scribbles.mode = "paint"
+
+    def disarm(self) -> None:
+        """Take the brush away: there is no class left to paint."""
+        if self.current is not None and self.current.scribbles is not None:
+            self.current.scribbles.mode = "pan_zoom"
+
+    def warm_up(self) -> None:
+        """Let napari compile what it shows labels with; may run on any thread."""
+        for dtype in (np.uint8, np.uint16):
+            layer = Labels(np.zeros((4, 4), dtype), colormap=class_colours(()))
+            layer.colormap._data_to_texture(layer.data)
 
     def recolour(self, entries: tuple[ClassEntry, ...]) -> None:
         """Show classes in their colours."""
@@ -352,6 +429,7 @@ class Stage(QObject):
         if self._quiet or not self._is_current(event.source):
             return
         self._n_undo = _history(event.source)
+        self._look_at_plane(is_painted=True)  # a stroke may come before the timer
         window = painted_window(event.value)
         # `data_setitem` announces what it is about to write
         QTimer.singleShot(0, lambda: self.stroke_ended.emit(window))
@@ -371,11 +449,37 @@ class Stage(QObject):
 
     # -------------------------------------------------------------- viewer's events
 
+    def _listen_to(self, layer: Layer, *, is_on: bool = True) -> None:
+        """Hear of another name and of other pixels of an image; or no longer."""
+        if isinstance(layer, Image):
+            events = layer.events
+            for signal, heard in (
+                (events.name, self._reordered),
+                (events.data, self._replaced),
+            ):
+                signal.disconnect(heard)
+                if is_on:
+                    signal.connect(heard)
+
     @on_gui
     def _inserted(self, event: Any) -> None:
         if isinstance(event.value, Image):
-            event.value.events.name.connect(self._reordered)
+            self._listen_to(event.value)
             self.images_changed.emit()
+
+    @on_gui
+    def _replaced(self, event: Any) -> None:
+        """Other pixels came into an image layer: what we made of it is of no use."""
+        layer = event.source
+        stage = self._stages.pop(id(layer), None)
+        if stage is None:
+            return
+        if stage.scribbles is not None:
+            self._unhear(stage.scribbles)
+        if self.current is stage:
+            self.current = None
+        stage.remove_all()
+        self.image_replaced.emit(layer)
 
     @on_gui
     def _reordered(self, _event: Any = None) -> None:
@@ -384,6 +488,8 @@ class Stage(QObject):
     @on_gui
     def _removed(self, event: Any) -> None:
         layer = event.value
+        self._listen_to(layer, is_on=False)
+        self._dressed = [other for other in self._dressed if other is not layer]
         if id(layer) in self._stages:
             stage = self._stages.pop(id(layer))
             if stage.scribbles is not None:
@@ -392,7 +498,8 @@ class Stage(QObject):
                 self.current = None
             self.image_removed.emit(layer)
             # what belonged to it has lost its meaning, and is kept in its project
-            QTimer.singleShot(0, stage.remove_all)
+            # a bound method alone would not keep the stage alive
+            QTimer.singleShot(0, lambda: stage.remove_all())
             return
         for stage in self._stages.values():
             what = stage.forget(layer)
@@ -409,12 +516,14 @@ class Stage(QObject):
             self._timer.start()
 
     @on_gui
-    def _look_at_plane(self) -> None:
+    def _look_at_plane(self, *, is_painted: bool = False) -> None:
         if self.current is None:
             return
         plane = plane_of(self.current.image, self.viewer.dims.current_step)
         if plane != self.plane:
             self.plane = plane
+            if is_painted:
+                self.painted_early = (id(self.current.image), plane)
             self.plane_changed.emit()
 
     @on_gui
@@ -448,6 +557,7 @@ class Stage(QObject):
                 edge_color="#808080",
                 edge_width=2,
             )
+            stage.mark(stage.areas, "areas")
             stage.add(stage.areas)
         with self._silence():
             stage.areas.data = []

@@ -57,11 +57,13 @@ class TrainFlow(QObject):
         self._debounce.timeout.connect(self._after_stroke)
         self._fractions: dict[int, float] = {}
         self._armed: int | None = None
+        self._probability: int | None = None  # class whose probability is shown
         stage, classes = dock.stage, dock.classes_panel
         stage.stroke_ended.connect(self._stroke)
         stage.layer_lost.connect(self._lost)
         dock.image_ready.connect(self._ready)
         dock.settings_changed.connect(self._settings_changed)
+        dock.features.extracted.connect(self._extracted)
         dock.session.classes.changed.connect(self._classes_changed)
         classes.picked.connect(self.arm)
         classes.removed.connect(self._remap)
@@ -75,6 +77,11 @@ class TrainFlow(QObject):
         panel.least_certain_wanted.connect(self.go_to_least_certain)
         dock.result_panel.layers_wanted.connect(self._show_layers)
         self._live.busy_changed.connect(panel.set_busy)
+        self._seek.start(self._iter_warm_up)
+
+    def _iter_warm_up(self) -> Iterator[Any]:
+        self.dock.stage.warm_up()
+        yield from ()
 
     def close(self) -> None:
         """Stop."""
@@ -87,7 +94,10 @@ class TrainFlow(QObject):
         """Stop what shows results of the image on show."""
         self._debounce.stop()
         for lane in (self._live, self._score, self._seek):
-            lane.stop()
+            if lane.is_busy:
+                lane.stop()
+                self.dock.train_panel.say("")
+                self.dock.train_panel.wait.say("")
 
     # ------------------------------------------------------------------ scribbles
 
@@ -96,8 +106,38 @@ class TrainFlow(QObject):
         self._fractions = {}
         self.dock.result_panel.show_empty()
         self._count()
-        if image.painted:
+        stage = self.dock.stage
+        early, stage.painted_early = stage.painted_early, None
+        if early == image.key:
+            self._keep_early(image)
+        elif image.painted:
             self._show_scribbles(image)
+        elif stage.current is not None and stage.current.scribbles is not None:
+            blank = np.zeros(image.shape, np.uint8)
+            stage.show_scribbles(blank, self.dock.session.classes.entries)
+        elif self._armed is not None:
+            self.arm(self._armed)
+
+    def _keep_early(self, image: OpenImage) -> None:
+        """Add what was painted while the image was being opened to what is kept."""
+        stage = self.dock.stage
+        if image.project is not None and image.painted:
+            kept = image.project.load_scribbles(image.plane)
+            fresh = stage.painted()
+            both = np.where(fresh > 0, fresh, kept)
+            stage.show_scribbles(both, self.dock.session.classes.entries)
+        self._stroke(None)
+
+    @on_gui
+    def _extracted(self) -> None:
+        """Features are there: train, or apply what was loaded, if nothing does yet."""
+        if self._live.is_busy or self._debounce.isActive() or self._load.is_busy:
+            return
+        session = self.dock.session
+        if len(session.painted_ids) >= 2:
+            self._after_stroke()
+        elif session.is_trained and self.dock.settings.live:
+            self.show_classifier()
 
     def _show_scribbles(self, image: OpenImage) -> None:
         """Show what is kept; reading a large plane is left to a worker."""
@@ -111,25 +151,22 @@ class TrainFlow(QObject):
         def show(data: Any) -> None:
             if self.dock.image is image:
                 self.dock.stage.show_scribbles(data, self.dock.session.classes.entries)
-                self._bind_scribbles()
                 if self._armed is not None:
                     self.dock.stage.arm(self._armed)
                 self._after_stroke()
 
-        self._load.start(make, on_event=show)
-
-    def _bind_scribbles(self) -> None:
-        """Give the keys to the layer too, whose own would come first."""
-        stage = self.dock.stage.current
-        if stage is not None and stage.scribbles is not None:
-            for key, run in self.dock.keys:
-                stage.scribbles.bind_key(key, run, overwrite=True)
+        self._load.start(
+            make,
+            on_event=show,
+            on_error=lambda text, _: self.dock.classes_panel.set_hint(text),
+        )
 
     @on_gui
     def arm(self, class_id: int) -> None:
         """Put the brush of a class into the user's hand."""
         image = self.dock.image
         self._armed = class_id
+        self.dock.classes_panel.set_hint("")
         if self.dock.offer.is_open:  # going on is what somebody who paints wants
             self.dock.offer.answer(True)
             return
@@ -142,7 +179,6 @@ class TrainFlow(QObject):
                 return
             blank = np.zeros(image.shape, np.uint8)
             stage.show_scribbles(blank, self.dock.session.classes.entries)
-            self._bind_scribbles()
         stage.arm(class_id)
 
     def pick_nth(self, n: int) -> None:
@@ -153,6 +189,10 @@ class TrainFlow(QObject):
 
     @on_gui
     def _stroke(self, window: Window | None) -> None:
+        stage = self.dock.stage
+        if self.dock.image is None and stage.current is not None:
+            stage.painted_early = (id(stage.current.image), stage.plane)
+            return
         self.dock.images.with_project(lambda: self._take(window))
 
     def _take(self, window: Window | None) -> None:
@@ -171,12 +211,10 @@ class TrainFlow(QObject):
 
     def save(self) -> None:
         """Write strokes, classes and settings, in a worker."""
-        image, session = self.dock.image, self.dock.session
-        if image is not None:
-            self._save.start(
-                lambda: session.iter_save(image),
-                on_error=lambda text, _: self.dock.classes_panel.set_hint(text),
-            )
+        self._save.start(
+            self.dock.session.iter_save,
+            on_error=lambda text, _: self.dock.classes_panel.set_hint(text),
+        )
 
     def _count(self) -> None:
         session = self.dock.session
@@ -198,29 +236,41 @@ class TrainFlow(QObject):
     @on_gui
     def _remap(self, mapping: dict[int, int]) -> None:
         """Repaint the pixels of classes that were deleted or merged, on all images."""
-        session = self.dock.session
-        shown, stage = self.dock.image, self.dock.stage
+        session, stage = self.dock.session, self.dock.stage
+        if self._armed in mapping:
+            self._armed = mapping[self._armed] or None
+            if self._armed is None:
+                stage.disarm()
+        shown = self.dock.image
+        if shown is not None and stage.current is not None:
+            self._remap_layer(mapping)
         for image in session.images.values():
-            project = image.project
-            if project is None:
+            if image.project is None:
                 continue
-            where = project.window_of(image.plane, tuple(mapping))
-            if where is None:
-                continue
-            if image is shown and stage.current and stage.current.scribbles is not None:
-                layer = stage.current.scribbles
-                for old, new in mapping.items():
-                    at = find_pixels(stage.painted(), (old,), where)
-                    lead = tuple(np.full(len(at[0]), p) for p in stage.plane)
-                    layer.data_setitem((*lead, *at), new)  # can be undone
-                continue
-            data = project.load_scribbles(image.plane)
-            for old, new in mapping.items():
-                data[data == old] = new
-            project.update_scribbles(image.plane, data, where)
+            for plane in image.project.planes:
+                is_shown = image is shown and plane == stage.plane
+                if not is_shown:
+                    session.remap(image, plane or None, mapping)
         self._count()
         self.save()
         self.result_is_stale()
+
+    def _remap_layer(self, mapping: dict[int, int]) -> None:
+        """Repaint what is on the screen; that can be undone."""
+        stage, image = self.dock.stage, self.dock.image
+        if image is None or image.project is None or stage.current is None:
+            return
+        layer = stage.current.scribbles
+        where = image.project.window_of(image.plane, tuple(mapping))
+        if where is None:
+            return
+        if layer is None:
+            self.dock.session.remap(image, image.plane, mapping)
+            return
+        for old, new in mapping.items():
+            at = find_pixels(stage.painted(), (old,), where)
+            lead = tuple(np.full(len(at[0]), p) for p in stage.plane)
+            layer.data_setitem((*lead, *at), new)
 
     @on_gui
     def _use_layer(self) -> None:
@@ -260,7 +310,6 @@ class TrainFlow(QObject):
         def show(data: Any) -> None:
             self.dock.session.classes.ensure(int(i) for i in np.unique(data) if i)
             self.dock.stage.show_scribbles(data, self.dock.session.classes.entries)
-            self._bind_scribbles()
             self.dock.classes_panel.set_hint(f"{name} is taken as scribbles.")
             self._stroke(None)
 
@@ -300,10 +349,7 @@ class TrainFlow(QObject):
         image, panel = self.dock.image, self.dock.train_panel
         if image is None or not self.dock.settings.live:
             return
-        n_painted = len(
-            {i for o in self.dock.session.images.values() for i in o.painted}
-        )
-        if n_painted < 2:
+        if len(self.dock.session.painted_ids) < 2:
             panel.say("Paint a stroke of a second class to begin.")
         elif self.dock.settings.needs_backbone and not image.is_extracted:
             panel.say("Extract features (panel 2): training begins when they are done.")
@@ -332,6 +378,7 @@ class TrainFlow(QObject):
 
     def _run(self, image: OpenImage, make: Any, probability_of: int | None) -> None:
         self.dock.train_panel.say("Training ...")
+        self._probability = probability_of
 
         def failed(text: str, _: BaseException) -> None:
             self.dock.train_panel.say(text, is_error=True)
@@ -432,7 +479,8 @@ class TrainFlow(QObject):
             stage.labels.visible = wanted["labels"]
         had = set(stage.maps)
         self._make_maps()
-        if set(stage.maps) - had:
+        is_other = wanted["probability"] not in (None, self._probability)
+        if set(stage.maps) - had or is_other:
             self.show_classifier()  # nothing is trained again to fill a map
 
     def _make_maps(self) -> None:

@@ -11,7 +11,6 @@ from qtpy.QtWidgets import (
     QAbstractItemView,
     QCheckBox,
     QHeaderView,
-    QProgressBar,
     QSizePolicy,
     QTableWidget,
     QTableWidgetItem,
@@ -21,7 +20,7 @@ from qtpy.QtWidgets import (
 
 from napari_alibi_seg._segmenter import HoldoutScore
 from napari_alibi_seg._widgets._hooks import on_gui
-from napari_alibi_seg._widgets._parts import Hint, Section, button, form, row
+from napari_alibi_seg._widgets._parts import Bar, Hint, Section, button, form, row
 from napari_alibi_seg._widgets._result_panel import Choice, Number, Wait
 from napari_alibi_seg._workspace import DockSettings
 
@@ -113,8 +112,8 @@ class TrainPanel(QWidget):
         self._make_controls()
         self._make_unsure()
         self._make_actions()
-        self.busy = QProgressBar()
-        self.busy.setRange(0, 0)
+        self.busy = Bar()
+        self.busy.show_value(1, 1)
         self.busy.setTextVisible(False)
         self.busy.setFixedHeight(4)
         self.busy.setToolTip("The classifier is at work")

@@ -51,6 +51,10 @@ class OpenImage:
         Parts left out.
     first : ImageSource or None
         The first plane of the stack, by which it is known; None for single pictures.
+    pending : (Y, X) array of int or None
+        What was painted before there was a project to keep it in.
+    is_dropped : bool
+        Whether nobody works on it any more.
     """
 
     key: Hashable
@@ -62,6 +66,8 @@ class OpenImage:
     embedding: Embedding | None = None
     excluded: tuple[ExcludedArea, ...] = ()
     first: ImageSource | None = None
+    pending: npt.NDArray[Any] | None = None
+    is_dropped: bool = False
     _mask: tuple[Any, Mask | None] | None = field(default=None, repr=False)
 
     @property
@@ -79,6 +85,16 @@ class OpenImage:
     def painted(self) -> dict[int, int]:
         """Painted pixels by class id."""
         return {} if self.project is None else self.project.painted(self.plane)
+
+    def strokes(self) -> npt.NDArray[Any]:
+        """Return what to learn from, (Y, X): strokes where nothing is left out."""
+        if self.project is None:
+            return np.zeros(self.shape, np.uint8)
+        painted = self.project.load_scribbles(self.plane)
+        mask = self.mask()
+        if mask is not None:
+            painted[mask] = 0
+        return painted
 
     def mask(self) -> Mask | None:
         """Return where pixels are left out, (Y, X), or None if none are."""

@@ -52,13 +52,14 @@ from napari_alibi_seg._workspace._places import (
     ImageIdentity,
     find_project,
 )
+from napari_alibi_seg._workspace._planes import Plane
 from napari_alibi_seg._workspace._project import Project
 from napari_alibi_seg._workspace._requests import DockSettings, segmenter_arguments
 from napari_alibi_seg._workspace._state import ProjectState
 from napari_alibi_seg.data import TiffPlaneWriter, find_info_bar
 from napari_alibi_seg.learn import load_classifier_file
 
-__all__ = ["Extracted", "LoadedFile", "Note", "Opened", "Session"]
+__all__ = ["Applied", "Extracted", "LoadedFile", "Note", "Opened", "Session"]
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,19 @@ class Note:
     """A sentence for the user that is no error."""
 
     text: str
+
+
+@dataclass(frozen=True)
+class Applied:
+    """A classifier that was there is being applied; nothing is trained.
+
+    Attributes
+    ----------
+    class_ids : tuple of int
+        Ascending, as its probabilities are ordered.
+    """
+
+    class_ids: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -227,25 +241,53 @@ class Session:
         else:
             project = Project.open(found.folder, image.identity, accept_replaced=accept)
         project.painted(image.plane)  # reads the file here, not at the first stroke
-        image.project = project
         image.excluded = project.load_state().excluded
+        with self._lock:
+            pending, image.pending = image.pending, None
+            image.project = project
+            is_dropped = image.is_dropped
+        if pending is not None:
+            project.update_scribbles(image.plane, pending)
+        if is_dropped:  # meanwhile: keep the stroke and let go
+            project.close()
+            return
         yield project
 
     def sibling(self, image: OpenImage) -> Project | None:
         """Return the project of another plane of the same image, if one is open."""
-        for other in self.images.values():
-            if other.project is not None and other.identity == image.identity:
-                return other.project
-        return None
+        open_ = (i.project for i in self.planes_of(image) if i.project is not None)
+        return next(open_, None)
+
+    def planes_of(self, image: OpenImage) -> list[OpenImage]:
+        """Return what is open of the same image: it and its other planes."""
+        return [i for i in self.images.values() if i.identity == image.identity]
 
     def drop(self, key: Hashable) -> None:
         """Forget an image; its project is written and given free."""
         image = self.images.pop(key, None)
-        if image is None or image.project is None:
+        if image is None:
             return
-        project, image.project = image.project, None
+        with self._lock:
+            image.is_dropped = True
+            project, image.project = image.project, None
+        if project is None:
+            return
         if all(other.project is not project for other in self.images.values()):
-            project.close()
+            try:
+                project.save_state(self.state(image))
+            finally:
+                project.close()
+
+    def remap(self, image: OpenImage, plane: Plane, mapping: dict[int, int]) -> None:
+        """Repaint the pixels of classes that are gone, in what is kept of a plane."""
+        project = image.project
+        where = None if project is None else project.window_of(plane, tuple(mapping))
+        if project is None or where is None:
+            return
+        painted = project.load_scribbles(plane)
+        for old, new in mapping.items():
+            painted[painted == old] = new
+        project.update_scribbles(plane, painted, where)
 
     def state(self, image: OpenImage) -> ProjectState:
         """Return what a project keeps of the dock."""
@@ -255,10 +297,12 @@ class Session:
             excluded=image.excluded,
         )
 
-    def iter_save(self, image: OpenImage) -> Iterator[Any]:
-        """Write what changed of a project."""
-        if image.project is not None:
-            image.project.save_state(self.state(image))
+    def iter_save(self) -> Iterator[Any]:
+        """Write what changed of all projects."""
+        for image in [*self.images.values()]:
+            project = image.project
+            if project is not None:
+                project.save_state(self.state(image))
         yield from ()
 
     # -------------------------------------------------------------------- features
@@ -268,7 +312,7 @@ class Session:
     ) -> Iterator[Extracted | Beat]:
         """Compute the features of an image, from the middle of the view outwards."""
         settings = self.settings
-        segmenter = self._current(settings, self._painted_ids())
+        segmenter = self._current(settings, self.painted_ids)
         embedding = self._embedding(segmenter, image)
         store = embedding.store
         if store is not None:
@@ -293,7 +337,9 @@ class Session:
 
     # -------------------------------------------------------------------- training
 
-    def _painted_ids(self) -> tuple[int, ...]:
+    @property
+    def painted_ids(self) -> tuple[int, ...]:
+        """Classes that are painted on any image, ascending."""
         ids = {i for image in self.images.values() for i in image.painted}
         return tuple(sorted(ids))
 
@@ -315,40 +361,50 @@ class Session:
 
     def iter_live(self, shown: OpenImage, view: View) -> Iterator[LiveEvent | Note]:
         """Train on everything painted and segment the shown image; see `iter_live`."""
-        segmenter = self._current(self.settings, self._painted_ids())
+        segmenter = self._current(self.settings, self.painted_ids)
         used, waiting = self._training_images(segmenter, shown)
         if waiting:
             yield Note(
                 f"Features are missing of {', '.join(waiting)}: extract them, so that "
                 "its strokes count."
             )
+        if not used and waiting:
+            raise AnnotationError(
+                "Training needs features of a painted image, and none has them yet. "
+                "Extract features first."
+            )
         if not used:
             raise AnnotationError(
                 "Nothing is painted yet. Pick a class and paint a stroke of it."
             )
         embedding = self._embedding(segmenter, shown)
+        strokes = [i.strokes() for i in used]
+        learnt = _ids_in(used, strokes)
         run = iter_live(
             segmenter,
             [i.embedding for i in used if i.embedding is not None],
-            [i.project.load_scribbles(i.plane) for i in used if i.project is not None],
+            strokes,
             view=view,
             shown=embedding,
-            class_names=self.classes.names,
+            class_names={i: n for i, n in self.classes.names.items() if i in learnt},
         )
         yield from _masked(run, shown)
 
-    def iter_show(self, shown: OpenImage, view: View) -> Iterator[LiveEvent]:
+    def iter_show(self, shown: OpenImage, view: View) -> Iterator[LiveEvent | Applied]:
         """Apply a classifier that is there already to an image."""
         segmenter = self._segmenter
         if segmenter is None or segmenter.classifier is None:
             raise SettingsError("There is no classifier yet. Train or load one.")
         embedding = self._embedding(segmenter, shown)
+        ids = tuple(int(i) for i in segmenter.classifier.class_ids)
+        yield Applied(ids)
         tiles = segmenter.iter_predict(embedding, focus=view.focus)
-        yield from _masked((Tile(t) for t in tiles), shown)
+        with closing(tiles):  # type: ignore[type-var]
+            yield from _masked((Tile(t) for t in tiles), shown, ids)
 
     def iter_score(self, n_folds: int = 5) -> Iterator[HoldoutScore]:
         """Score the classifier on strokes it was not trained on."""
-        segmenter = self._current(self.settings, self._painted_ids())
+        segmenter = self._current(self.settings, self.painted_ids)
         used = [i for i in self.images.values() if i.painted and i.is_extracted]
         if not used:
             raise AnnotationError(
@@ -357,7 +413,7 @@ class Session:
         yield from iter_holdout(
             segmenter,
             [i.embedding for i in used if i.embedding is not None],
-            [i.project.load_scribbles(i.plane) for i in used if i.project is not None],
+            [i.strokes() for i in used],
             n_folds=n_folds,
         )
 
@@ -494,10 +550,11 @@ class Session:
             self.drop(key)
 
 
-def _masked(run: Iterator[Any], image: OpenImage) -> Iterator[Any]:
+def _masked(
+    run: Iterator[Any], image: OpenImage, ids: tuple[int, ...] = ()
+) -> Iterator[Any]:
     """Set what is left out to 0, and count fractions without it."""
     counts: Counter[int] = Counter()
-    ids: tuple[int, ...] = ()
     try:
         for event in run:
             if isinstance(event, Trained):
@@ -524,6 +581,17 @@ def _masked(run: Iterator[Any], image: OpenImage) -> Iterator[Any]:
     total = max(1, sum(counts.values()))
     keys = sorted({*ids, *counts})
     yield Finished({i: counts.get(i, 0) / total for i in keys})
+
+
+def _ids_in(images: list[OpenImage], strokes: list[Any]) -> set[int]:
+    """Return the classes that there are strokes of, outside what is left out."""
+    ids: set[int] = set()
+    for image, labels in zip(images, strokes, strict=True):
+        if image.mask() is None:
+            ids |= set(image.painted)
+        else:
+            ids |= set(np.flatnonzero(np.bincount(labels.ravel())).tolist())
+    return ids
 
 
 def _without(event: Any, out: Any) -> Any:
