@@ -206,6 +206,26 @@ def test_a_stopped_job_that_waits_for_room_goes(lane) -> None:
     assert len(events) == 0
 
 
+def test_long_jobs_of_other_lanes_keep_nobody_waiting(qtbot) -> None:
+    """Qt's own limit is a thread a core: two on a small machine."""
+    go_on = threading.Event()
+
+    def long():
+        yield "began"
+        go_on.wait(20)
+
+    lanes = [Lane(f"lane {i}") for i in range(6)]
+    try:
+        begun = [heard(lane, long)[0] for lane in lanes]
+        wait_until(lambda: all(begun))
+        assert begun == [["began"]] * 6
+    finally:
+        go_on.set()
+        for lane in lanes:
+            lane.close()
+        wait_until(lambda: all(lane.is_idle for lane in lanes))
+
+
 def test_sentences() -> None:
     assert say(OutputError("It is full.")) == "It is full."
     assert "fault of ours" in say(KeyError("x"))

@@ -146,7 +146,7 @@ class FeatureFlow(QObject):
 
         def done() -> None:
             if not needs:
-                panel.show_idle("Classical features need no extraction.")
+                panel.show_idle("")  # the panel says it already
             elif was_stored:
                 panel.show_stored("Features of this image are stored already.")
             else:

@@ -12,7 +12,7 @@ from qtpy.QtCore import QObject, QTimer
 from napari_alibi_seg._base import AlibiSegError, PixelSize, Window
 from napari_alibi_seg._widgets._hooks import on_gui
 from napari_alibi_seg._widgets._jobs import Lane
-from napari_alibi_seg._widgets._layers import source_of
+from napari_alibi_seg._widgets._layers import source_of, warm_up_colours
 from napari_alibi_seg._workspace import (
     ExcludedArea,
     FoundProject,
@@ -382,12 +382,14 @@ def _facts(image: OpenImage) -> list[str]:
     size = source.pixel_size
     lines = [f"{w:,} x {h:,} pixels, {source.dtype}", f"The model sees {seen}."]
     if size is not None:
-        lines.append(f"{w * size.x:.4g} x {h * size.y:.4g} {size.unit}")
+        unit = {"um": "µm"}.get(size.unit, size.unit)
+        lines.append(f"{w * size.x:.4g} x {h * size.y:.4g} {unit}")
     return [*lines, *source.notes]
 
 
 def _iter_devices() -> Iterator[list[tuple[str, str]]]:
     """Yield the devices there are; finding out imports torch."""
+    warm_up_colours()
     from napari_alibi_seg.features import describe_devices, resolve_device
 
     found = describe_devices()

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from napari.qt.threading import GeneratorWorker, create_worker
-from qtpy.QtCore import QObject, Signal
+from qtpy.QtCore import QObject, QThreadPool, Signal
 
 from napari_alibi_seg._base import AlibiSegError, ComputeError, DeviceMemoryError
 from napari_alibi_seg._widgets._hooks import on_gui
@@ -29,6 +29,9 @@ _logger = logging.getLogger(__name__)
 
 # Events the GUI may be behind.
 _AHEAD = 2
+# Jobs of all lanes at once. Qt allows one a core: on two cores a batch and an
+# extraction would keep training, saving and all else waiting.
+_THREADS = 12
 
 
 def say(error: BaseException) -> str:
@@ -122,6 +125,8 @@ class Lane(QObject):
     def __init__(self, name: str, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self.name = name
+        pool = QThreadPool.globalInstance()
+        pool.setMaxThreadCount(max(pool.maxThreadCount(), _THREADS))
         self._ticket: _Ticket | None = None
         self._workers: set[GeneratorWorker] = set()
         self._is_closed = False

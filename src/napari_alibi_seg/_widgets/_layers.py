@@ -33,6 +33,7 @@ __all__ = [
     "plane_of",
     "source_of",
     "view_of",
+    "warm_up_colours",
 ]
 
 _UNITS = {"micrometer": "um", "nanometer": "nm", "millimeter": "mm"}
@@ -189,6 +190,17 @@ def class_colours(entries: Sequence[ClassEntry]) -> DirectLabelColormap:
     colours: dict[int | None, Any] = {None: (0, 0, 0, 0), 0: (0, 0, 0, 0)}
     colours |= {entry.id: entry.colour for entry in entries}
     return DirectLabelColormap(color_dict=colours)
+
+
+def warm_up_colours() -> None:
+    """Let napari compile what colours labels, seconds the first time, off the GUI.
+
+    The first Labels layer would otherwise do it while the user waits for the brush.
+    """
+    entry = ClassEntry(id=1, name="any", colour="#000000")
+    colours = class_colours([entry])
+    for dtype in (np.uint8, np.uint16):
+        colours.map(np.zeros((2, 2), dtype))
 
 
 def painted_window(event_value: Any) -> Window | None:

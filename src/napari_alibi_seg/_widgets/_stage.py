@@ -375,7 +375,8 @@ class Stage(QObject):
                 stage.scribbles.data = stage.scribbles.data.astype(np.uint16)
             self._n_undo = _history(stage.scribbles)
         self.viewer.layers.selection.active = stage.scribbles
-        stage.scribbles.visible = True
+        if not stage.scribbles.visible:  # napari draws all again, also for no change
+            stage.scribbles.visible = True
         stage.scribbles.selected_label = class_id
         stage.scribbles.mode = "paint"
 
