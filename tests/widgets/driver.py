@@ -114,13 +114,17 @@ class Driver:
         QApplication.sendEvent(self.native, event)
         QApplication.processEvents()
 
-    def stroke(self, *points: tuple[float, float]) -> None:
-        """Press at the first point, drag over the others, let go at the last."""
+    def stroke(self, *points: tuple[float, float], pause: float = 0) -> None:
+        """Press at the first point, drag over the others, let go at the last.
+
+        `pause` seconds are spent before each move.
+        """
         no = Qt.MouseButton.NoButton
         places = [self.at(*p) for p in points]
         self._send(QEvent.Type.MouseMove, places[0], no, no)
         self._send(QEvent.Type.MouseButtonPress, places[0], LEFT, LEFT)
         for place in places[1:]:
+            spin(pause)
             self._send(QEvent.Type.MouseMove, place, no, LEFT)
         self._send(QEvent.Type.MouseButtonRelease, places[-1], LEFT, no)
 

@@ -273,19 +273,23 @@ def _plane(path, n):
     return open_image(path, plane=n)
 
 
-def test_a_stroke_that_comes_before_the_plane_is_open_is_kept(driver, stack) -> None:
+@pytest.mark.parametrize("pause", [0, 0.4], ids=["quick", "slow"])
+def test_a_stroke_that_comes_before_the_plane_is_open_is_kept(
+    driver, stack, pause
+) -> None:
     driver.open(stack)
     go_to_plane(driver, 0)
     driver.paint_two()
     driver.settled()
     on_zero = driver.painted
     driver.viewer.dims.set_current_step(0, 1)
-    driver.stroke((64, 30), (64, 90))  # sooner than the slider is taken to rest
+    # begun sooner than the slider is taken to rest
+    driver.stroke((64, 30), (64, 90), pause=pause)
     driver.settled()
     assert driver.dock.stage.plane == (1,)
     project = driver.dock.image.project
     assert project.painted(1) == {2: int((driver.painted == 2).sum())}
-    assert driver.painted[64, 60] == 2
+    assert (driver.painted[64, 32:88] == 2).all()
     assert np.array_equal(project.load_scribbles(0), on_zero)
 
 

@@ -364,6 +364,12 @@ class Stage(QObject):
         data = self.current.scribbles.data
         return data[self.plane] if self.plane else data
 
+    @property
+    def is_painting(self) -> bool:
+        """Whether a stroke has begun and not ended."""
+        scribbles = None if self.current is None else self.current.scribbles
+        return scribbles is not None and bool(scribbles._block_history)
+
     def arm(self, class_id: int) -> None:
         """Put the brush of a class into the user's hand."""
         stage = self.current
@@ -519,6 +525,9 @@ class Stage(QObject):
     @on_gui
     def _look_at_plane(self, *, is_painted: bool = False) -> None:
         if self.current is None:
+            return
+        if self.is_painting and not is_painted:
+            self._timer.start()  # after the stroke
             return
         plane = plane_of(self.current.image, self.viewer.dims.current_step)
         if plane != self.plane:

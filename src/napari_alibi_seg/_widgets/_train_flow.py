@@ -150,6 +150,9 @@ class TrainFlow(QObject):
 
         def show(data: Any) -> None:
             if self.dock.image is image:
+                if self.dock.stage.is_painting:  # what is being painted stays
+                    fresh = self.dock.stage.painted()
+                    data = np.where(fresh > 0, fresh, data)
                 self.dock.stage.show_scribbles(data, self.dock.session.classes.entries)
                 if self._armed is not None:
                     self.dock.stage.arm(self._armed)
