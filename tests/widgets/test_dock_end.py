@@ -21,6 +21,18 @@ from napari_alibi_seg._workspace._reading import read_blocks
 pytestmark = [pytest.mark.gui, *(pytest.mark.filterwarnings(q) for q in QUIET)]
 
 
+@pytest.fixture(autouse=True)
+def _undrawn(monkeypatch) -> None:
+    """Draw nothing on the canvas here.
+
+    napari 0.9 itself dies in glDrawArrays of Mesa's software drivers when a Labels
+    layer in paint mode is removed and docks come and go, with no code of ours.
+    """
+    from vispy.app.backends._qt import CanvasBackendDesktop
+
+    monkeypatch.setattr(CanvasBackendDesktop, "paintGL", lambda _self: None)
+
+
 @pytest.fixture
 def working(driver, tmp_path):
     """An image whose result is being computed while the test goes on."""
