@@ -1,7 +1,7 @@
 """Make the pictures of the dock again, from a real run in a real napari window.
 
     tools/with-display.sh python docs/images/make_gui.py
-    ... make_gui.py --out /tmp/wide --window 3840 2160 --width 320 --theme light
+    ... make_gui.py --out wide --window 3840 2160 --width 320 --theme light
 
 Opens the sample `precipitates`, extracts features, paints its scribbles, looks, scores,
 saves a classifier and runs a batch, by the dock's own controls where these need no file

@@ -134,7 +134,8 @@ def test_the_window_that_comes_with_the_package_takes_what_is_given() -> None:
 
     from napari_alibi_seg._widgets import open_viewer
 
-    inspect.signature(open_viewer).bind([Path("a.tif")], classifier=None)
+    bound = inspect.signature(open_viewer).bind([Path("a.tif")], classifier=None)
+    assert bound.arguments == {"images": [Path("a.tif")], "classifier": None}
 
 
 @pytest.mark.parametrize("args", [["--help"], ["gui", "--help"]], ids=["all", "gui"])

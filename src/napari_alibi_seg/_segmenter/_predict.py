@@ -7,9 +7,7 @@ result; at most a few tiles are in memory.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,7 +20,11 @@ from napari_alibi_seg._base import (
     TileResult,
     Window,
 )
-from napari_alibi_seg._segmenter._embedding import PixelFeatures, default_workers
+from napari_alibi_seg._segmenter._embedding import (
+    PixelFeatures,
+    default_workers,
+    iter_threaded,
+)
 from napari_alibi_seg.data import centre_out, pixel_tiles, sample_grid
 from napari_alibi_seg.learn import decide, entropy_uncertainty
 
@@ -127,7 +129,7 @@ def iter_tiles(
     job = _TileJob(features, classifier, settings, cells)
     workers = workers or default_workers()
     for k, result in enumerate(
-        _ordered_map(job, [windows[i] for i in indices], workers)
+        iter_threaded(job, [windows[i] for i in indices], workers)
     ):
         yield TileResult(
             index=k,
@@ -158,21 +160,3 @@ def _resolve_order(
             f"`order` must hold tile numbers from 0 to {len(windows) - 1}, got {bad}."
         )
     return list(order)
-
-
-def _ordered_map(
-    job: Callable[[Window], TileResult], windows: list[Window], workers: int
-) -> Iterator[TileResult]:
-    """Map in threads, in order, with a bounded number of results in memory."""
-    pool = ThreadPoolExecutor(workers)
-    waiting: deque[Future[TileResult]] = deque()
-    try:
-        for window in windows:
-            waiting.append(pool.submit(job, window))
-            if len(waiting) > workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        # an abandoned generator must not leave work running
-        pool.shutdown(wait=True, cancel_futures=True)
