@@ -38,6 +38,7 @@ from napari_alibi_seg._widgets._file_flow import FileFlow
 from napari_alibi_seg._widgets._hooks import on_gui
 from napari_alibi_seg._widgets._image_flow import ImageFlow
 from napari_alibi_seg._widgets._image_panel import ImagePanel
+from napari_alibi_seg._widgets._loading import load_tables
 from napari_alibi_seg._widgets._look_flow import LookFlow
 from napari_alibi_seg._widgets._look_panel import LookPanel
 from napari_alibi_seg._widgets._parts import Hint, Section
@@ -130,6 +131,7 @@ class Dock(QWidget):
         self, napari_viewer: napari.viewer.Viewer, *, store: Path | None = None
     ) -> None:
         super().__init__()
+        load_tables()
         self.viewer = napari_viewer
         self.session = Session(_store_folder() if store is None else store)
         self.stage = Stage(napari_viewer, self)

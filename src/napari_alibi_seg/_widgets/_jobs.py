@@ -21,7 +21,7 @@ from qtpy.QtCore import QObject, QThreadPool, Signal
 
 from napari_alibi_seg._base import AlibiSegError, ComputeError, DeviceMemoryError
 from napari_alibi_seg._widgets._hooks import on_gui
-from napari_alibi_seg._widgets._loading import refuse_triton
+from napari_alibi_seg._widgets._loading import load_learning, refuse_triton
 
 __all__ = ["Lane", "say"]
 
@@ -93,6 +93,7 @@ def _run(ticket: _Ticket) -> Generator[Any, None, _Failure | None]:
         return None
     refuse_triton()  # whatever the job is about to import
     try:
+        load_learning()
         events = ticket.make()
         try:
             for event in events:

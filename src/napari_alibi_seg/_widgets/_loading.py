@@ -9,10 +9,14 @@ module knows of it.
 
 from __future__ import annotations
 
+import importlib
 import sys
+import threading
 from pathlib import Path
 
-__all__ = ["refuse_triton"]
+__all__ = ["load_learning", "load_tables", "refuse_triton"]
+
+_lock = threading.Lock()
 
 _MAPS = Path("/proc/self/maps")
 
@@ -43,3 +47,17 @@ def refuse_triton(maps: Path = _MAPS) -> bool:
         # what Python itself documents for a module that must not be imported
         sys.modules["triton"] = None  # type: ignore[assignment]
     return is_there
+
+
+def load_tables() -> None:
+    """Import pandas, which napari wants too, on the GUI thread before any job runs.
+
+    It imports itself in circles: two threads that begin at once see half of it.
+    """
+    importlib.import_module("pandas")
+
+
+def load_learning() -> None:
+    """Import what training needs, one thread after the other."""
+    with _lock:
+        importlib.import_module("sklearn.ensemble")
