@@ -292,15 +292,15 @@ class Mouse:
 class Watch:
     """Notes when what a stroke changes is in the layer, and when it is on the screen.
 
-    It stands between the dock's live lane and what shows its events: nothing else
-    tells a coarse piece from a fine one.
+    It stands between the dock's live lane and what shows its events, and around the
+    showing of each piece: nothing else tells a coarse piece from a fine one.
     """
 
     def __init__(self, dock: Any, canvas: Any, times: list[Any]) -> None:
         self.dock = dock
         self._times = times
-        self._passed = dock.train._show
-        dock.train._show = self._show
+        self._passed, self._passed_piece = dock.train._show, dock.train._show_piece
+        dock.train._show, dock.train._show_piece = self._show, self._show_piece
         canvas.frameSwapped.connect(self._drawn)
         self.begin(0.0, (0, 1, 0, 1))
 
@@ -319,18 +319,20 @@ class Watch:
 
     def _show(self, event: Any) -> None:
         kind = type(event).__name__
-        changes = "first pixel" not in self.at and kind == "Piece"
-        changes = changes and self._changes(event)
         self._passed(event)
-        if changes:
-            self._note("first pixel")
         if kind == "Trained":
             self._note("trained")
             self.n_trained = len(self._times)
         elif kind == "Finished":
             self._note("full")
-        elif kind == "Piece" and "trained" in self.at and "visible area" not in self.at:
-            w = event.window
+
+    def _show_piece(self, piece: Any) -> None:
+        changes = "first pixel" not in self.at and self._changes(piece)
+        self._passed_piece(piece)
+        if changes:
+            self._note("first pixel")
+        if "trained" in self.at and "visible area" not in self.at:
+            w = piece.window
             self._cover.add(w.y0, w.y1, w.x0, w.x1)
             if self._cover.is_complete:
                 self._note("visible area")
@@ -538,13 +540,24 @@ def _beside_convpaint(data: Path, side: int, strokes: int) -> dict[str, Any] | N
     if version("napari-convpaint") == "absent":
         print("napari-convpaint is not installed; left out.")
         return None
-    return in_child(f"{PART}:run_convpaint", data=data, side=side, strokes=strokes)
+    with tempfile.TemporaryDirectory() as folder:
+        return in_child(
+            f"{PART}:run_convpaint",
+            data=data,
+            side=side,
+            strokes=strokes,
+            folder=folder,
+        )
 
 
-def run_convpaint(data: str, side: int, strokes: int) -> dict[str, Any]:
-    """Train napari-convpaint's default and segment after each of some strokes."""
+def run_convpaint(data: str, side: int, strokes: int, folder: str) -> dict[str, Any]:
+    """Train napari-convpaint's default and segment after each of some strokes.
+
+    Its VGG16 has random weights where the file cannot be downloaded: as slow.
+    """
     from napari_convpaint.convpaint_model import ConvpaintModel
 
+    _random_vgg16(Path(folder))
     image, painted, _ = three_phases(Path(data), side)
     rng, seconds = np.random.default_rng(0), []
     model = ConvpaintModel()
@@ -557,6 +570,19 @@ def run_convpaint(data: str, side: int, strokes: int) -> dict[str, Any]:
         model.segment(image)
         seconds.append(time.perf_counter() - started)
     return {"full": seconds}
+
+
+def _random_vgg16(folder: Path) -> None:
+    """Put weights where napari-convpaint looks for them, unless they are there."""
+    import torch
+    from torchvision.models import vgg16
+
+    where = Path(".cache/torch/hub/checkpoints/vgg16-397923af.pth")
+    if (Path.home() / where).exists():
+        return
+    (folder / where).parent.mkdir(parents=True)
+    torch.save(vgg16().state_dict(), folder / where)
+    os.environ["HOME"] = str(folder)  # of this process, which measures nothing else
 
 
 # --------------------------------------------------------------------------- reports

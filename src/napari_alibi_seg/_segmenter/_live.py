@@ -327,6 +327,7 @@ class _Run:
         order = centre_out([p.window for p in parts], self.focus)
         workers = self.work.workers or default_workers()
         yield from iter_threaded(job, [parts[i] for i in order], workers)
+        yield Beat("result", 1, 1)
 
     def tiles(self) -> Iterator[LiveEvent]:
         """Classify every pixel, tiles in view first."""

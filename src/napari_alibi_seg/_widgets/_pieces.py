@@ -48,6 +48,9 @@ def iter_pieces(
 ) -> Iterator[Any]:
     """Yield pieces for what shows something, other events as they are.
 
+    Of the `Beat`s only the one that ends the visible area is handed on: what came until
+    then can be shown without waiting for more.
+
     Parameters
     ----------
     events : iterator
@@ -61,6 +64,8 @@ def iter_pieces(
     try:
         for event in events:
             if isinstance(event, Beat):
+                if event.stage == "result" and event.done == event.total:
+                    yield event
                 continue
             ids = getattr(event, "class_ids", ids)
             if isinstance(event, (Preview, Visible)):

@@ -9,7 +9,7 @@ import numpy as np
 from qtpy.QtCore import QObject, QTimer
 
 from napari_alibi_seg._base import Window
-from napari_alibi_seg._segmenter import Finished, HoldoutScore, Trained
+from napari_alibi_seg._segmenter import Beat, Finished, HoldoutScore, Trained
 from napari_alibi_seg._widgets._hooks import on_gui
 from napari_alibi_seg._widgets._jobs import Lane
 from napari_alibi_seg._widgets._pieces import Piece, iter_pieces
@@ -32,6 +32,9 @@ __all__ = ["TrainFlow"]
 
 _DEBOUNCE_MS = 80
 _LEAST_CERTAIN_SIDE = 1024
+# Pieces that come sooner after one another are shown together: each time that something
+# changes, napari draws the whole canvas again, beside the threads that classify.
+_TOGETHER_MS = 200
 _CLASSIFIER = (
     *("classifier", "n_trees", "resolution", "unsure_below", "unsure_id"),
     *("max_features", "seed"),
@@ -55,6 +58,11 @@ class TrainFlow(QObject):
         self._debounce.setSingleShot(True)
         self._debounce.setInterval(_DEBOUNCE_MS)
         self._debounce.timeout.connect(self._after_stroke)
+        self._together = QTimer(self)
+        self._together.setSingleShot(True)
+        self._together.setInterval(_TOGETHER_MS)
+        self._together.timeout.connect(self._show_waiting)
+        self._waiting: list[Piece] = []
         self._fractions: dict[int, float] = {}
         self._armed: int | None = None
         self._probability: int | None = None  # class whose probability is shown
@@ -86,6 +94,7 @@ class TrainFlow(QObject):
     def close(self) -> None:
         """Stop."""
         self._debounce.stop()
+        self._forget_waiting()
         self.dock.session.classes.changed.disconnect(self._classes_changed)
         for lane in self.lanes:
             lane.close()
@@ -93,6 +102,7 @@ class TrainFlow(QObject):
     def stop(self) -> None:
         """Stop what shows results of the image on show."""
         self._debounce.stop()
+        self._forget_waiting()
         for lane in (self._live, self._score, self._seek):
             if lane.is_busy:
                 lane.stop()
@@ -382,11 +392,13 @@ class TrainFlow(QObject):
     def _run(self, image: OpenImage, make: Any, probability_of: int | None) -> None:
         self.dock.train_panel.say("Training ...")
         self._probability = probability_of
+        self._forget_waiting()
 
         def failed(text: str, _: BaseException) -> None:
             self.dock.train_panel.say(text, is_error=True)
 
         def done() -> None:
+            self._show_waiting()
             self.dock.train_panel.say("Up to date.")
             self._refresh_maps()
 
@@ -404,7 +416,11 @@ class TrainFlow(QObject):
     @on_gui
     def _show(self, event: Any) -> None:
         if isinstance(event, Piece):
-            self._show_piece(event)
+            self._waiting.append(event)
+            if not self._together.isActive():
+                self._show_waiting()
+        elif isinstance(event, Beat):
+            self._show_waiting()
         elif isinstance(event, Trained):
             self.dock.train_panel.say(f"Trained in {event.seconds:.1f} s.")
             self.dock.files.trained()
@@ -412,6 +428,20 @@ class TrainFlow(QObject):
             self._finish(event.fractions)
         elif isinstance(event, Note):
             self.dock.train_panel.say(event.text)
+
+    @on_gui
+    def _show_waiting(self) -> None:
+        """Show the pieces that came since the last time."""
+        pieces, self._waiting = self._waiting, []
+        for piece in pieces:
+            self._show_piece(piece)
+        if pieces:
+            self._together.start()
+
+    def _forget_waiting(self) -> None:
+        """What was not shown yet is stale."""
+        self._together.stop()
+        self._waiting.clear()
 
     def _show_piece(self, piece: Piece) -> None:
         stage = self.dock.stage
