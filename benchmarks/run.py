@@ -28,6 +28,7 @@ PARTS = {
     "tiling": "tiled against whole-image ViT features",
     "sweep": "scale, density, components and halo against mIoU (needs --backbone)",
     "gain": "what a backbone adds to classical features; transfer probe",
+    "limits": "what a backbone could add at most; the teacher of alibi-tiny",
     "twin": "a small ViT before and after its retrofit",
     "gpu": "ViTs on a GPU",
     "paper_numbers": "released weights beside the published numbers",

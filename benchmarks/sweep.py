@@ -14,7 +14,7 @@ import json
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -154,12 +154,19 @@ class Results:
     ) -> dict[str, Any]:
         """Return a result, from the file or by making it."""
         key = result_key(backbone, setting, sample, scribbles)
-        if key not in self._rows:
-            row = {"key": key, **setting, "set": sample.dataset, "scribbles": scribbles}
-            row |= {"image": sample.image_path.name, "commit": machine()["commit"]}
-            row["megapixels"] = sample.megapixels
+
+        def make() -> dict[str, Any]:
+            row = {**setting, "set": sample.dataset, "scribbles": scribbles}
+            row |= {"image": sample.image_path.name, "megapixels": sample.megapixels}
             row["backbone"] = "" if setting["kind"] == "classical" else backbone.name
-            row |= score(backbone, setting, sample, scribbles, store)
+            return row | score(backbone, setting, sample, scribbles, store)
+
+        return self.kept(key, make)
+
+    def kept(self, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Return the result of a key, from the file or by making it."""
+        if key not in self._rows:
+            row = {"key": key, "commit": machine()["commit"], **make()}
             with self._path.open("a") as file:
                 file.write(json.dumps(row, sort_keys=True) + "\n")
             self._rows[key] = row

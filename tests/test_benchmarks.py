@@ -113,6 +113,130 @@ def test_extraction_is_the_longest_of_an_images_results() -> None:
     assert cost == [["a", 2, "1.00", "3.00", "1.50"]]
 
 
+# ---------------------------------------------------------------------------- limits
+
+
+def test_distance_is_that_to_where_two_classes_meet() -> None:
+    limits = _script("limits")
+    mask = np.zeros((1, 12), np.uint8)
+    mask[0, 6:8] = 255  # does not count, and is no class
+    mask[0, 8:] = 1
+    # 7 | 8 is where the ignored ends; only 0 and 1 side by side make a boundary
+    assert np.isinf(limits.boundary_distance(mask)).all()
+    mask[0, 6:8] = 0
+    assert limits.boundary_distance(mask)[0].tolist() == [
+        *range(7, 0, -1),
+        0,
+        0,
+        1,
+        2,
+        3,
+    ]
+
+
+def test_random_labels_are_as_many_of_each_class_and_right() -> None:
+    limits = _script("limits")
+    mask = np.repeat(np.arange(3, dtype=np.uint8), 40).reshape(12, 10)
+    mask[:1] = 255
+    painted = np.zeros((12, 10), np.uint8)
+    painted[2, 2:7], painted[10, :3] = 1, 3
+    made = limits.random_labels(painted, mask, np.random.default_rng(0))
+    assert np.bincount(made.ravel(), minlength=4).tolist() == [112, 5, 0, 3]
+    assert (made[made > 0] - 1 == mask[made > 0]).all()
+    assert not np.array_equal(made, painted)
+
+
+def test_mending_the_far_errors_leaves_the_near_ones(
+    micrograph: tuple[np.ndarray, ...],
+) -> None:
+    found = _script("limits").measure(*micrograph, seed=0)
+    assert found["counted"] == 128 * 128
+    assert 0 < found["near_errors"] < found["errors"] < found["counted"] // 2
+    assert found["miou"] < found["mended_miou"] < 1
+    assert found["random_miou"] > 0.5
+    assert found["root_miou"] != found["miou"]
+
+
+def test_limits_are_means_of_the_sets_means() -> None:
+    limits = _script("limits")
+    row = {"counted": 100, "errors": 20, "near_errors": 5, "miou": 0.5}
+    row |= {"mended_miou": 0.6, "random_miou": 0.7, "root_miou": 0.45}
+    rows = [{**row, "set": "a"}, {**row, "set": "a", "miou": 0.7, "errors": 10}]
+    rows.append({**row, "set": "b", "miou": 0.4, "near_errors": 20})
+    rows = [{**r, "scribbles": kind} for r in rows for kind in ("spread", "biased")]
+    by_place = {tuple(r[:2]): r[2:] for r in limits.error_rows(rows)}
+    *shares, difference = by_place["a", "spread"]
+    assert shares == pytest.approx([0.15, 0.375, 0.6, 0.6])
+    assert difference == "+0.000"
+    assert by_place["all sets", "biased"][1] == pytest.approx((0.375 + 1) / 2)
+    labels = {tuple(r[:2]): r[2:] for r in limits.label_rows(rows)}
+    assert labels["b", "biased"] == [0.4, 0.7, "+0.300", 0.45, "+0.050"]
+    features = [{**r, "backbone": "x", "miou": r["miou"] + 0.1} for r in rows]
+    features += [{**r, "backbone": "y"} for r in rows]
+    shown = {
+        tuple(r[:2]): r[2:] for r in limits.feature_rows(rows, features, ["x", "y"])
+    }
+    assert shown["all sets", "spread"] == [pytest.approx(0.5), "+0.100", "+0.000"]
+
+
+def test_the_teacher_gives_its_levels_on_the_token_grid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import timm
+    import torch
+
+    script = _script("_teacher")
+    torch.manual_seed(0)
+    whole = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    stored = {
+        f"other.{k}": v for k, v in whole.state_dict().items() if "num_batches" not in k
+    }
+    path = tmp_path / "weights.pth"
+    torch.save(stored, path)
+    teacher = script.Teacher(path)
+    assert teacher.embed_dim == 232
+    images = torch.randn(1, 3, 64, 48, generator=torch.Generator().manual_seed(0))
+    tokens = teacher.patch_features(images)
+    assert tokens.shape == (1, 232, 8, 6)
+    with torch.inference_mode():
+        first = whole.eval().forward_intermediates(images, intermediates_only=True)[0]
+    cell = first[0, :, 4:8, 8:12]  # stride 2: four values to a token's side
+    torch.testing.assert_close(tokens[0, :16, 1, 2], cell.mean((1, 2)))
+    torch.testing.assert_close(
+        tokens[0, 16:32, 1, 2], cell.std((1, 2), correction=0), atol=1e-4, rtol=1e-3
+    )
+    torch.save(dict(list(stored.items())[1:]), path)
+    with pytest.raises(SystemExit, match="does not match timm's"):
+        script.Teacher(path)
+    monkeypatch.setattr(script, "PACKAGE", "no-such-package-here")
+    assert script.teacher_weights() is None
+
+
+def test_limits_on_one_image_are_not_made_twice(
+    shared_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    limits = _script("limits")
+    monkeypatch.setattr(_script("_common"), "RESULTS", tmp_path)
+    monkeypatch.setattr(limits, "teacher_weights", lambda: None)
+    out = tmp_path / "limits.jsonl"
+    command = ["--quick", "--data", str(shared_dir / "data"), "--out", str(out)]
+    assert limits.main(command) == 0
+    first = out.read_text()
+    assert len(first.splitlines()) == 4  # two scribbles, classical and alibi-tiny
+    said = capsys.readouterr().out
+    assert "teacher is left out" in said
+    rows = [line for line in said.splitlines() if "| superalloy_16bit | spread" in line]
+    assert len(rows) == 3
+    monkeypatch.setattr(limits, "measure", None)
+    assert limits.main(command) == 0
+    assert out.read_text() == first
+    saved = json.loads((tmp_path / "limits.json").read_text())
+    assert [len(saved[k]) for k in ("classical", "features")] == [2, 2]
+
+
 # ------------------------------------------------------------------------ measuring
 
 
