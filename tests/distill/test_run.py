@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 import os
+import stat
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +19,7 @@ import timm
 import torch
 from distill import toys
 from distill.toys import settings_of, stage, teacher_file
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from timm.models.vision_transformer import VisionTransformer
 
@@ -108,18 +111,20 @@ from napari_alibi_seg.distill import DistillSettings, distill
 from napari_alibi_seg.distill import _result
 _result._PROBE_TOKENS = 12
 
-def die_at(name, n, before):
-    own, count = getattr(Fabric, name), [0]
-    def call(self, *args, **kwargs):
+def die_at(owner, name, n, before):
+    own, count = getattr(owner, name), [0]
+    def call(*args, **kwargs):
         count[0] += 1
         if count[0] == n:
-            before(self, *args, **kwargs)
+            before(*args, **kwargs)
             os.kill(os.getpid(), signal.SIGKILL)
-        return own(self, *args, **kwargs)
-    setattr(Fabric, name, call)
+        return own(*args, **kwargs)
+    setattr(owner, name, call)
 
-def half(fabric, path, contents, **_):
-    torch.save(contents, path)
+save = torch.save
+
+def half(contents, path):
+    save(contents, path)
     os.truncate(path, os.path.getsize(path) // 2)
 
 for line in sys.stdin.read().splitlines():
@@ -127,9 +132,9 @@ for line in sys.stdin.read().splitlines():
     child = os.fork()
     if child == 0:
         if where == "update":
-            die_at("clip_gradients", int(n), lambda *_, **__: None)
+            die_at(Fabric, "clip_gradients", int(n), lambda *_, **__: None)
         else:
-            die_at("save", int(n), half)
+            die_at(torch, "save", int(n), half)
         distill(DistillSettings.model_validate_json(settings), out, device="cpu")
         os._exit(0)
     print(os.WTERMSIG(os.waitpid(child, 0)[1]), flush=True)
@@ -320,22 +325,120 @@ def test_what_does_not_matter_may_change(toy, tmp_path):
     assert probed == ["2", "4"]
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "text", "format"])
-def test_a_damaged_checkpoint(toy, tmp_path, damage):
+def _torch_file(contents):
+    file = io.BytesIO()
+    torch.save(contents, file)
+    return file.getvalue()
+
+
+def _other_zip():
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("notes.txt", "not ours")
+    return file.getvalue()
+
+
+DAMAGED = r"checkpoint .* is damaged, or another kind of file\. Move it away"
+# content of the file, made of a real one
+NO_CHECKPOINTS = {
+    "empty": (lambda _: b"", DAMAGED),
+    "first-bytes": (lambda own: own[:5], DAMAGED),
+    "half": (lambda own: own[: len(own) // 2], DAMAGED),
+    "last-bytes-missing": (lambda own: own[:-20], DAMAGED),
+    "text": (lambda _: b"hello", DAMAGED),
+    "picture": (lambda _: b"\x89PNG\r\n\x1a\n" + bytes(99), DAMAGED),
+    "broken-string": (lambda _: b"X\x01\x00\x00\x00\xff.", DAMAGED),
+    "empty-stack": (lambda _: b"\x80\x02.", DAMAGED),
+    "short-number": (lambda _: b"\x80\x02J\x01", DAMAGED),
+    "safetensors": (lambda _: save({"a": torch.zeros(3)}), DAMAGED),
+    "zip": (lambda _: _other_zip(), DAMAGED),
+    "module": (lambda _: _torch_file(torch.nn.Linear(2, 2)), DAMAGED),
+    "list": (lambda _: _torch_file([1, 2]), DAMAGED),
+    "weights": (
+        lambda _: _torch_file({"head.weight": torch.zeros(2)}),
+        r"is not the checkpoint of a run: expected average, .*, student in it, got 1 "
+        r"other entries\. Move it away",
+    ),
+    "newer": (
+        lambda own: _torch_file(
+            {**torch.load(io.BytesIO(own), weights_only=True), "format": 99}
+        ),
+        "has format 99, this version reads 1",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NO_CHECKPOINTS)
+def test_what_is_no_checkpoint_is_refused_and_left_alone(toy, tmp_path, name):
     steps = iter_distill(toy(), tmp_path, device="cpu")
     next(steps)
     steps.close()
+    make, match = NO_CHECKPOINTS[name]
     path = tmp_path / "checkpoint.pt"
-    content = path.read_bytes()
-    match = r"checkpoint .* is damaged \(.*\). Move it away to start anew"
-    if damage == "format":
-        torch.save({**torch.load(path, weights_only=True), "format": 99}, path)
-        match = "has format 99, this version reads 1"
-    else:
-        new = {"cut": content[: len(content) // 2], "empty": b"", "text": b"hello"}
-        path.write_bytes(new[damage])
+    path.write_bytes(make(path.read_bytes()))
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     with pytest.raises(OutputError, match=match):
         _run(toy(), tmp_path)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_a_checkpoint_that_cannot_be_opened_is_not_called_damaged(
+    toy, tmp_path, monkeypatch
+):
+    steps = iter_distill(toy(), tmp_path, device="cpu")
+    next(steps)
+    steps.close()
+    own = Path.open
+
+    def refuse(path, *args, **kwargs):
+        if path.name == "checkpoint.pt":
+            raise PermissionError(13, "Permission denied")
+        return own(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(OutputError, match=r"cannot be opened: Permission denied\. Ch"):
+        _run(toy(), tmp_path)
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(toy, tmp_path, monkeypatch):
+    steps = iter_distill(toy(), tmp_path, device="cpu")
+    next(steps)
+    steps.close()
+    kept = (tmp_path / "checkpoint.pt").read_bytes()
+
+    def half(contents, path):
+        path.write_bytes(kept[:100])
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", half)
+        with pytest.raises(OutputError, match=r"cannot be written: .*No space left"):
+            _run(toy(), tmp_path)
+    assert (tmp_path / "checkpoint.pt").read_bytes() == kept
+    assert not (tmp_path / "checkpoint.new").exists()
+    assert [s.done for s in iter_distill(toy(), tmp_path, device="cpu")] == [2, 3, 4]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="only POSIX has a umask")
+@pytest.mark.parametrize("mask", [0o022, 0o007, 0o077], ids=oct)
+def test_files_have_the_mode_that_open_gives(toy, made, tmp_path, mask):
+    data = {"folders": [str(made / "pictures")], "distinct_crops": 2}
+    before = os.umask(mask)
+    try:
+        _run(toy(data=data), tmp_path)
+    finally:
+        os.umask(before)
+    modes = {
+        str(p.relative_to(tmp_path)): stat.S_IMODE(p.stat().st_mode)
+        for p in tmp_path.rglob("*")
+        if p.is_file()
+    }
+    wanted = {"checkpoint.pt", "metrics.csv", "toy.md", "toy.safetensors"}
+    assert wanted < modes.keys()
+    assert any(name.endswith(".npy") for name in modes)
+    assert {name: oct(m) for name, m in modes.items()} == dict.fromkeys(
+        modes, oct(0o666 & ~mask)
+    )
 
 
 def test_a_folder_that_cannot_be_made(toy, tmp_path):

@@ -14,7 +14,6 @@ from napari_alibi_seg._base import Alibi, SettingsError
 from napari_alibi_seg.distill import LossSettings
 from napari_alibi_seg.distill._crops import _shares
 from napari_alibi_seg.distill._losses import cosine_loss, huber_loss, self_targets
-from napari_alibi_seg.distill._run import _rolled
 from napari_alibi_seg.distill._student import (
     Student,
     Symmetry,
@@ -22,6 +21,7 @@ from napari_alibi_seg.distill._student import (
     make_student,
 )
 from napari_alibi_seg.distill._teachers import load_teacher
+from napari_alibi_seg.distill._update import rolled
 from napari_alibi_seg.features import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -74,7 +74,7 @@ def test_pixels_and_tokens_move_together(symmetry, scale):
 def test_support_rolls_with_its_shares(regions, dy, dx):
     shares = _shares(regions, 3)[None]  # (1, K, 4, 6)
     support = torch.tensor([[0, 5, 7, 23, -1, 12, -1]])
-    moved = _rolled(support, (4, 6), (dy, dx))
+    moved = rolled(support, (4, 6), (dy, dx))
     assert torch.equal(moved < 0, support < 0)
     there = support[0] >= 0
     before = shares.flatten(2)[..., support[0][there]]

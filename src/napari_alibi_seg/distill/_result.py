@@ -78,14 +78,12 @@ def write_result(
 ) -> Path:
     """Write ``<name>.safetensors`` and its card, and return the former."""
     path = folder / f"{settings.name}.safetensors"
-    new = path.with_name(f".new-{path.name}")
     vit.save(
-        new,
+        path,
         name=settings.name,
         licence=settings.licence,
         dtype=getattr(torch, settings.dtype),
     )
-    new.replace(path)
     own = {
         "parameters": sum(p.numel() for p in vit.model.parameters()),
         "bytes": path.stat().st_size,

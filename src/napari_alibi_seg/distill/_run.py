@@ -13,39 +13,31 @@ from __future__ import annotations
 
 import copy
 import json
-import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
 
-from napari_alibi_seg._base import ComputeError, OutputError, SettingsError
-from napari_alibi_seg.distill._crops import Batch, BatchPlan, iter_batches, make_batch
+from napari_alibi_seg._base import OutputError, SettingsError
 from napari_alibi_seg.distill._pool import Pool, open_pool
 from napari_alibi_seg.distill._report import Metrics
-from napari_alibi_seg.distill._result import normalised, probe_crops, write_result
+from napari_alibi_seg.distill._result import probe_crops, write_result
 from napari_alibi_seg.distill._schedule import learning_rate, parameter_groups
-from napari_alibi_seg.distill._settings import DistillSettings, Stage
+from napari_alibi_seg.distill._settings import DistillSettings
 from napari_alibi_seg.distill._state import State, load_checkpoint, save_checkpoint
-from napari_alibi_seg.distill._student import Symmetry, hidden_patches, make_student
-from napari_alibi_seg.distill._targets import (
-    KeptTargets,
-    Preparation,
-    measure_preparation,
-)
+from napari_alibi_seg.distill._student import make_student
+from napari_alibi_seg.distill._tasks import Place, Task, Tasks
 from napari_alibi_seg.distill._teachers import Teacher, load_teacher
+from napari_alibi_seg.distill._update import Updater
 from napari_alibi_seg.features import TrainableViT, resolve_device
 
 __all__ = ["DistillStep", "distill", "iter_distill"]
 
 _CHECKPOINT = "checkpoint.pt"
-_MEASURED_CROPS = 96  # before the first step, for standardisation and blanking
 _NEVER = 2**62
 # Settings that may change between the parts of a run: they decide when and where, not
 # what.
@@ -148,16 +140,6 @@ def iter_distill(
     yield from _Run(settings, Path(out), device, devices).steps(tensorboard)
 
 
-@dataclass(frozen=True)
-class _Task:
-    """One update: where it stands in its stage, and its kept targets."""
-
-    number: int
-    stage: Stage
-    start: int
-    kept: KeptTargets | None
-
-
 class _Run:
     """A run in its folder. Only `steps` changes it."""
 
@@ -175,35 +157,36 @@ class _Run:
         self._teacher: Teacher | None = None
         if settings.teacher.name != "self":
             self._teacher = load_teacher(settings.teacher, self._fabric.device)
-        self._mirror: TrainableViT | None = None  # a self-teacher
-        self._is_between_steps = True
-        self._state = self._begin()
+        self._begin()
 
     # --------------------------------------------------------------------- beginning
 
-    def _begin(self) -> State:
+    def _begin(self) -> None:
         """Make the student, or find it as it was left."""
-        settings, fabric = self._settings, self._fabric
-        student = make_student(settings, self._teacher)
-        self._vit = student.vit
+        settings, fabric, teacher = self._settings, self._fabric, self._teacher
+        student = make_student(settings, teacher)
         optimizer = torch.optim.AdamW(
             parameter_groups(student, settings.weight_decay),
             lr=settings.stages[0].lr,
-            betas=(0.9, 0.98 if self._teacher is None else 0.999),
+            betas=(0.9, 0.98 if teacher is None else 0.999),
         )
-        if self._teacher is None:
-            self._mirror = copy.deepcopy(student.vit).to(fabric.device)
-        state = State(*fabric.setup(student, optimizer))
+        mirror: TrainableViT | None = None  # a self-teacher
+        if teacher is None:
+            mirror = copy.deepcopy(student.vit).to(fabric.device)
+        place = Place(fabric.global_rank, fabric.world_size, self._out)
+        patch_size = student.vit.patch_size
+        self._tasks = Tasks(settings, self._pool, teacher, patch_size, place)
+        state = self._state = State(*fabric.setup(student, optimizer))
         if settings.ema is not None:
             state.start_average()
         path = self._out / _CHECKPOINT
         if path.is_file():
             load_checkpoint(path, state, self._identity(), fabric)
-        elif self._teacher is not None and self._wants_targets:
-            state.preparation = self._measured(self._teacher)
-        if self._mirror is not None:
-            state.show_average(self._mirror)
-        return state
+        elif teacher is not None and settings.losses.wants_targets:
+            state.preparation = self._tasks.measured(teacher, fabric.device)
+        if mirror is not None:
+            state.show_average(mirror)
+        self._updater = Updater(settings, fabric, state, teacher, mirror)
 
     def _identity(self) -> dict[str, str]:
         """Return what a checkpoint must agree with."""
@@ -220,29 +203,6 @@ class _Run:
             "devices": str(self._fabric.world_size),
         }
 
-    @property
-    def _wants_targets(self) -> bool:
-        return self._settings.losses.cosine > 0 or self._settings.losses.smooth_l1 > 0
-
-    def _measured(self, teacher: Teacher) -> Preparation:
-        """Measure the targets on crops that are the same on every device."""
-        plan = self._plan(self._settings.stages[0])
-        plan = replace(
-            plan,
-            data=plan.data.model_copy(update={"distinct_crops": None}),
-            seed=plan.seed + 1,
-            rank=0,
-            batch=8,
-        )
-        batches = (
-            _moved(make_batch(self._pool, plan, i), self._fabric.device)
-            for i in range(_MEASURED_CROPS // plan.batch)
-        )
-        side = plan.crop_px // plan.patch_size
-        return measure_preparation(
-            teacher, batches, (side, side), self._settings.losses
-        )
-
     # ------------------------------------------------------------------------ the loop
 
     def steps(self, tensorboard: bool) -> Iterator[DistillStep]:
@@ -253,13 +213,13 @@ class _Run:
         started, first, spent = time.monotonic(), state.step, state.seconds
         saved = started
         try:
-            for task, parts in self._tasks():
-                losses = self._update(task, parts)
+            for task, parts in self._tasks.iter_from(state.step):
+                losses = self._updater.step(task, parts)
                 now = time.monotonic()
                 state.seconds = spent + now - started
                 rate = (state.step - first) / (now - started)
                 self._report(metrics, task, losses, rate)
-                self._is_between_steps = True
+                state.is_whole = True
                 if state.step < total and now - saved >= self._settings.checkpoint_s:
                     self._save()
                     saved = now
@@ -269,7 +229,7 @@ class _Run:
         except (KeyboardInterrupt, GeneratorExit):
             # weights that are half updated, or a step without its row, are no state
             # to go on from
-            if self._is_between_steps:
+            if state.is_whole:
                 self._save()
             raise
         finally:
@@ -278,61 +238,10 @@ class _Run:
         self._save()
         yield DistillStep(state.step, total, {}, 0.0, self._finish())
 
-    def _tasks(self) -> Iterator[tuple[_Task, list[Batch]]]:
-        """Yield the updates that are still to do, with the parts of their batches."""
-        n, start = self._settings.accumulate, 0
-        for number, stage in enumerate(self._settings.stages):
-            end = start + stage.steps
-            if end > self._state.step:
-                task = _Task(number, stage, start, self._kept(stage))
-                first = max(self._state.step, start)
-                batches = iter_batches(
-                    self._pool,
-                    self._plan(stage),
-                    first * n,
-                    end * n,
-                    self._settings.workers,
-                )
-                for batch in batches:
-                    rest = [next(batches) for _ in range(n - 1)]
-                    yield task, [batch, *rest]
-            start = end
-
-    def _plan(self, stage: Stage) -> BatchPlan:
-        patch = self._vit.patch_size
-        parts = self._settings.accumulate * self._fabric.world_size
-        return BatchPlan(
-            data=self._settings.data,
-            seed=self._settings.seed,
-            rank=self._fabric.global_rank,
-            batch=stage.batch // parts,
-            crop_px=stage.crop_px // patch * patch,
-            patch_size=patch,
-        )
-
-    def _kept(self, stage: Stage) -> KeptTargets | None:
-        """Open the kept targets of a stage, if its crops are few."""
-        n = self._settings.data.distinct_crops
-        if n is None or self._teacher is None:
-            return None
-        plan = self._plan(stage)
-        # what the student alone sees does not change the targets
-        data = plan.data.model_dump_json(exclude={"folders", "degrade", "max_noise"})
-        decides = [
-            *(self._teacher.identity, self._pool.fingerprint, data),
-            *(plan.seed, plan.rank, plan.crop_px, plan.patch_size),
-        ]
-        side = plan.crop_px // plan.patch_size
-        return KeptTargets(
-            self._out / "targets" / f"{plan.crop_px}px-{plan.rank}",
-            json.dumps(decides),
-            (n, self._teacher.n_channels, side, side),
-        )
-
     def _report(
         self,
         metrics: Metrics | None,
-        task: _Task,
+        task: Task,
         losses: dict[str, float],
         rate: float,
     ) -> None:
@@ -376,89 +285,6 @@ class _Run:
         fabric.barrier()
         return self._out / f"{settings.name}.safetensors"
 
-    # ---------------------------------------------------------------------- one update
-
-    def _update(self, task: _Task, parts: list[Batch]) -> dict[str, float]:
-        """Take one step of the optimiser and return the loss terms."""
-        state, fabric = self._state, self._fabric
-        for group in state.optimizer.param_groups:
-            group["lr"] = learning_rate(task.stage, state.step - task.start)
-        sums: dict[str, float] = {}
-        for i, part in enumerate(parts):
-            is_early = i < len(parts) - 1
-            with fabric.no_backward_sync(state.student, enabled=is_early):
-                terms = self._losses(_moved(part, fabric.device), i, task.kept)
-                fabric.backward(terms["loss"] / len(parts))
-            for key, value in terms.items():
-                sums[key] = sums.get(key, 0.0) + float(value.detach()) / len(parts)
-        if not math.isfinite(sums["loss"]):
-            raise ComputeError(
-                f"The loss is {sums['loss']} at step {state.step}. Lower the learning "
-                "rate, or train with precision '32-true'."
-            )
-        if self._settings.clip is not None:
-            fabric.clip_gradients(
-                state.student,
-                state.optimizer,
-                max_norm=self._settings.clip,
-                error_if_nonfinite=False,
-            )
-        self._is_between_steps = False
-        state.optimizer.step()
-        state.optimizer.zero_grad(set_to_none=True)
-        state.step += 1
-        if self._settings.ema is not None:
-            state.follow(self._settings.ema)
-            if self._mirror is not None:
-                state.show_average(self._mirror)
-        return sums
-
-    def _losses(self, batch: Batch, i: int, kept: KeptTargets | None) -> Any:
-        """Run the student on part `i` of a batch."""
-        wish, patch = self._settings.losses, self._vit.patch_size
-        rng = np.random.default_rng(
-            [self._settings.seed, 3, self._fabric.global_rank, self._state.step, i]
-        )
-        grid = (batch.seen.shape[2] // patch, batch.seen.shape[3] // patch)
-        targets = self._targets(batch, grid, kept) if self._wants_targets else None
-        seen, shares, support = batch.seen, batch.shares, batch.support
-        if wish.roll:
-            dy, dx = (int(rng.integers(n)) for n in grid)
-            seen = seen.roll((dy * patch, dx * patch), dims=(2, 3))
-            targets = None if targets is None else targets.roll((dy, dx), dims=(2, 3))
-            shares = shares.roll((dy, dx), dims=(2, 3))
-            support = _rolled(support, grid, (dy, dx))
-        symmetry = Symmetry()
-        if wish.equivariance:
-            turns, flip = int(rng.integers(4)), bool(rng.random() < 0.5)
-            roll = (int(rng.integers(grid[0])), int(rng.integers(grid[1])))
-            symmetry = Symmetry(turns, flip, roll)
-        hidden = hidden_patches(rng, len(seen), grid, wish.hidden)
-        return self._state.student(
-            normalised(seen, self._vit),
-            targets,
-            batch.labelled,
-            shares,
-            support,
-            None if hidden is None else hidden.to(seen.device),
-            symmetry,
-        )
-
-    def _targets(
-        self, batch: Batch, grid: tuple[int, int], kept: KeptTargets | None
-    ) -> Tensor:
-        if self._mirror is not None:
-            with torch.no_grad(), self._fabric.autocast():
-                return self._mirror(normalised(batch.clean, self._mirror)).float()
-        assert self._teacher is not None
-        assert self._state.preparation is not None
-        raw = (
-            self._teacher.targets(batch.clean, grid)
-            if kept is None
-            else kept.targets(self._teacher, batch, grid)
-        )
-        return self._state.preparation(raw)
-
 
 def _fabric(settings: DistillSettings, device: str, devices: int) -> Fabric:
     """Return Fabric, started, with batches that it can share out."""
@@ -477,21 +303,3 @@ def _fabric(settings: DistillSettings, device: str, devices: int) -> Fabric:
                 f"{settings.accumulate} x {fabric.world_size}, got {stage.batch}."
             )
     return fabric
-
-
-def _moved(batch: Batch, device: torch.device) -> Batch:
-    return Batch(
-        step=batch.step,
-        **{
-            name: getattr(batch, name).to(device)
-            for name in ("clean", "seen", "numbers", "labelled", "shares", "support")
-        },
-    )
-
-
-def _rolled(support: Tensor, grid: tuple[int, int], roll: tuple[int, int]) -> Tensor:
-    """Return flat token indices after a roll of the grid."""
-    h, w = grid
-    y, x = support // w, support % w
-    moved = (y + roll[0]) % h * w + (x + roll[1]) % w
-    return torch.where(support >= 0, moved, support)

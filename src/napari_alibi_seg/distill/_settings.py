@@ -189,6 +189,11 @@ class LossSettings(_Model):
             raise ValueError("all weights are 0: there is nothing to learn")
         return self
 
+    @property
+    def wants_targets(self) -> bool:
+        """Whether a term compares the student with its teacher."""
+        return self.cosine > 0 or self.smooth_l1 > 0
+
 
 class Stage(_Model):
     """A stretch of the training with crops of one size.

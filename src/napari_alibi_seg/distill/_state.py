@@ -11,14 +11,16 @@ import json
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
 
-from napari_alibi_seg._base import OutputError, SettingsError
+from napari_alibi_seg._base import OutputError, SettingsError, WeightsError
 from napari_alibi_seg.distill._targets import Preparation
-from napari_alibi_seg.features import TrainableViT
+from napari_alibi_seg.features import TrainableViT, read_checkpoint
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 __all__ = ["State", "load_checkpoint", "save_checkpoint"]
 
@@ -26,6 +28,10 @@ _logger = logging.getLogger(__name__)
 
 _FORMAT = 1
 _VIT = "vit."
+_KEYS = {
+    *("format", "identity", "step", "seconds", "student", "optimizer", "average"),
+    *("preparation", "precision"),
+}
 
 
 @dataclass
@@ -46,6 +52,9 @@ class State:
         Spent on them.
     probe : dict of str to float
         The last transfer probe.
+    is_whole : bool
+        Not in a checkpoint: False from the first change of a step until its row is
+        written. Such a state is none to go on from.
     """
 
     student: Any
@@ -55,6 +64,7 @@ class State:
     step: int = 0
     seconds: float = 0.0
     probe: dict[str, float] = field(default_factory=dict)
+    is_whole: bool = True
 
     def start_average(self) -> None:
         """Let the average begin at the weights of now."""
@@ -113,13 +123,16 @@ def save_checkpoint(
         "preparation": state.preparation and state.preparation.to_dict(),
         "precision": fabric.strategy.precision.state_dict(),
     }
-    try:
-        fabric.save(new, contents)
-        fabric.barrier()
-        if fabric.is_global_zero:
+    if fabric.is_global_zero:
+        try:
+            # Fabric's own writing goes through the system's folder for temporary
+            # files, which may be small, and remembers the umask of its first file
+            torch.save(contents, new)
             new.replace(path)
-    except (OSError, RuntimeError) as err:  # torch wraps a full disk
-        raise OutputError(f"{str(path)!r} cannot be written: {err}.") from err
+        except (OSError, RuntimeError) as err:  # torch wraps a full disk
+            new.unlink(missing_ok=True)
+            raise OutputError(f"{str(path)!r} cannot be written: {err}.") from err
+    fabric.barrier()
 
 
 def load_checkpoint(
@@ -159,16 +172,29 @@ def load_checkpoint(
 def _read(path: Path) -> dict[str, Any]:
     hint = "Move it away to start anew."
     try:
-        contents = torch.load(path, map_location="cpu", weights_only=True)
-        found = contents["format"]
-    except Exception as err:
+        path.open("rb").close()
+    except OSError as err:
         raise OutputError(
-            f"The checkpoint {str(path)!r} is damaged ({type(err).__name__}). {hint}"
+            f"The checkpoint {str(path)!r} cannot be opened: {err.strerror or err}. "
+            "Check the rights of the file."
         ) from err
-    if found != _FORMAT:
+    try:
+        contents, _ = read_checkpoint(path)
+    except WeightsError as err:
+        raise OutputError(
+            f"The checkpoint {str(path)!r} is damaged, or another kind of file. {hint}"
+        ) from err
+    found = contents.get("format")
+    if found is not None and found != _FORMAT:
         raise OutputError(
             f"The checkpoint {str(path)!r} has format {found}, this version reads "
             f"{_FORMAT}. {hint}"
+        )
+    missing = sorted(_KEYS - contents.keys())
+    if missing:
+        raise OutputError(
+            f"{str(path)!r} is not the checkpoint of a run: expected "
+            f"{', '.join(missing)} in it, got {len(contents)} other entries. {hint}"
         )
     return dict(contents)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import pickle  # noqa: TID251 - for its exception class; nothing is unpickled with it
 import re
+import struct
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -24,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from torch import Tensor
 
 from napari_alibi_seg._base import Alibi, SettingsError, WeightsError
+from napari_alibi_seg.data import write_bytes_atomic
 
 __all__ = [
     "FileMetadata",
@@ -34,6 +36,12 @@ __all__ = [
 _METADATA_KEY = "alibi_seg"
 _MAX_METADATA_CHARS = 100_000
 _TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".tar", ".ckpt")
+# What torch's readers were seen to raise for cut, altered and foreign files, besides
+# UnpicklingError.
+_UNREADABLE = (
+    *(RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError),
+    *(AttributeError, struct.error),
+)
 _Triple = tuple[float, float, float]
 _Stds = tuple[
     Annotated[float, Field(gt=0)],
@@ -161,7 +169,7 @@ def _read_torch(path: Path) -> Mapping[str, Any]:
             'torch.save(x["model"], new_path), taking the state dict alone, and give '
             "the new file."
         ) from err
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as err:
+    except _UNREADABLE as err:
         reason = str(err).splitlines() or [type(err).__name__]
         raise _damaged(path, reason[0][:300]) from err
     if not isinstance(contents, Mapping):
@@ -196,6 +204,8 @@ def save_backbone(
     ------
     SettingsError
         If `path` has another ending.
+    OutputError
+        If it cannot be written; a file that was there is as it was.
 
     Notes
     -----
@@ -207,4 +217,5 @@ def save_backbone(
     said = metadata.model_dump(mode="json", exclude_unset=True)
     plain = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
     text = json.dumps(said, sort_keys=True)
-    safetensors.torch.save_file(plain, path, metadata={_METADATA_KEY: text})
+    # save_file would leave a file that its owner alone can read
+    write_bytes_atomic(path, safetensors.torch.save(plain, {_METADATA_KEY: text}))
