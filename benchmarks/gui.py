@@ -299,8 +299,8 @@ class Watch:
     def __init__(self, dock: Any, canvas: Any, times: list[Any]) -> None:
         self.dock = dock
         self._times = times
-        self._passed, self._passed_piece = dock.train._show, dock.train._show_piece
-        dock.train._show, dock.train._show_piece = self._show, self._show_piece
+        self._passed, self._passed_piece = dock.train._show, dock.result._show_piece
+        dock.train._show, dock.result._show_piece = self._show, self._show_piece
         canvas.frameSwapped.connect(self._drawn)
         self.begin(0.0, (0, 1, 0, 1))
 
@@ -440,7 +440,7 @@ class _Work:
         dock.change_settings({"features": kind, "live": False, **chosen})
         for name in ("matrix", "large", "fine"):
             dock.session.classes.add(name)
-        dock.train.pick_nth(1)
+        dock.scribbles.pick_nth(1)
         wait_for(lambda: dock.stage.current.scribbles is not None, "no scribbles layer")
         self._keep("opening an image, adding classes", since)
 
@@ -454,7 +454,7 @@ class _Work:
             wait(4.0)
         k = 0
         while lane.is_busy and k < 8:
-            self.dock.train.pick_nth(1 + k % 3)
+            self.dock.scribbles.pick_nth(1 + k % 3)
             with self.heart.phase("extraction, painting"):
                 self.mouse.stroke(1 + k % 3)
                 wait(0.3)
@@ -498,7 +498,7 @@ class _Work:
 
     def _timed(self, class_id: int) -> dict[str, float]:
         since = len(self._times)
-        self.dock.train.pick_nth(class_id)
+        self.dock.scribbles.pick_nth(class_id)
         wait(0.2)
         self._keep("picking a class", since)
         watch = self.watch
@@ -518,7 +518,7 @@ class _Work:
         wait(0.5)
         with self.heart.phase("painting, live results on their way"):
             for k in range(n):
-                self.dock.train.pick_nth(1 + k % 3)
+                self.dock.scribbles.pick_nth(1 + k % 3)
                 self.mouse.stroke(1 + k % 3)
                 wait(0.4)
         self._keep("painting without waiting", since)

@@ -148,14 +148,14 @@ class Shoot:
         dock = self.dock
         for name in CLASSES:
             dock.session.classes.add(name)
-        dock.train.pick_nth(1)
+        dock.scribbles.pick_nth(1)
         wait_for(lambda: dock.stage.current.scribbles is not None, "no scribbles layer")
         painted = read_labels(samples_folder() / f"{SAMPLE}_scribbles.png")
         for i in np.unique(painted[painted > 0]):
             layer = dock.stage.current.scribbles
             layer.data_setitem(np.nonzero(painted == i), int(i))
         wait_for(
-            lambda: dock.train.fractions and not dock.train._live.is_busy, "no result"
+            lambda: dock.result.fractions and not dock.train._live.is_busy, "no result"
         )
         self._open("1  Image", "2  Features", "4  Classes and scribbles", "5  Train")
         self.picture_window("window")

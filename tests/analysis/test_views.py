@@ -15,6 +15,7 @@ from napari_alibi_seg.analysis import (
     cluster_map,
     cluster_maps,
     feature_space,
+    nearest_clusters,
     similarity_map,
 )
 
@@ -319,3 +320,24 @@ def test_a_map_of_another_backbone_is_refused():
         similarity_map(space, other, 0, 0)
     with pytest.raises(SettingsError, match="12 channels of the feature space"):
         cluster_map(space, other, 2)
+
+
+def test_nearest_clusters_are_those_of_the_map_they_come_from():
+    tokens = regions()[0]
+    space = feature_space(tokens)
+    found = cluster_map(space, tokens, 4)
+    again = nearest_clusters(space, tokens[::-1], found.centres)
+    assert again.dtype == np.int32
+    assert np.array_equal(again, found.labels[::-1])
+    distances = [
+        ((space.normalised(tokens) - centre) ** 2).sum(axis=2)
+        for centre in found.centres
+    ]
+    assert np.array_equal(found.labels, np.argmin(distances, axis=0))
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 3), (1, 2, 12)])
+def test_centres_must_fit_the_space(shape):
+    tokens = regions()[0]
+    with pytest.raises(SettingsError, match=r"Expected centres with the \d+ channels"):
+        nearest_clusters(feature_space(tokens), tokens, np.zeros(shape, np.float32))

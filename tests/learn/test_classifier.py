@@ -15,6 +15,7 @@ from napari_alibi_seg._base import (
     AnnotationError,
     ClassifierSettings,
     SettingsError,
+    validated,
 )
 from napari_alibi_seg.learn import (
     PixelClassifier,
@@ -103,6 +104,66 @@ def test_a_class_that_is_not_in_the_weights_weighs_one():
     x, y = painted([1, 3])
     clf = fit_classifier(x, y, RF.model_copy(update={"class_weight": {3: 4.0}}))
     assert clf.summary["class_weight"] == {"1": 1.0, "3": 4.0}
+
+
+@pytest.mark.parametrize("kind", ["rf", "logistic"])
+@pytest.mark.parametrize(
+    ("factor", "expected"),
+    [
+        pytest.param({}, [0.5, 0.5], id="balanced"),
+        pytest.param({1: 1.0, 3: 1.0}, [0.5, 0.5], id="all one"),
+        pytest.param({3: 3.0}, [0.25, 0.75], id="one"),
+        pytest.param({1: 1.0, 3: 3.0}, [0.25, 0.75], id="both"),
+    ],
+)
+@pytest.mark.parametrize("most", [10_000, 400], ids=["all", "thinned"])
+def test_factors_multiply_balanced_weights(monkeypatch, kind, factor, expected, most):
+    monkeypatch.setattr(module, "MAX_SAMPLES", most)
+    x, y = np.zeros((2000, 1), np.float32), np.repeat([1, 3], [1800, 200])
+    settings = ClassifierSettings(kind=kind, class_factor=factor)
+    clf = fit_classifier(x, y, settings)
+    proba = clf.predict_proba(x[:1].T)[:, 0]
+    np.testing.assert_allclose(proba, expected, atol=0.02)
+    told = clf.summary["class_weight"]
+    assert told["3"] == pytest.approx(5.0 * factor.get(3, 1))
+    assert told["1"] == pytest.approx(2000 / 3600)
+
+
+@pytest.mark.parametrize("kind", ["rf", "logistic"])
+def test_factors_of_one_are_balanced_to_the_byte(kind):
+    x, y = painted([1, 3], n=300)
+    plain = ClassifierSettings(kind=kind, n_trees=9)
+    ones = plain.model_copy(update={"class_factor": {1: 1.0, 3: 1.0}})
+    new = painted([1, 3], seed=1)[0].T
+    one, two = (fit_classifier(x, y, s).predict_proba(new) for s in (plain, ones))
+    assert one.tobytes() == two.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("factor", "message"),
+    [
+        pytest.param({4: 2.0}, r"`class_factor` names the ids \[4\]", id="id"),
+        pytest.param({1: 0.0}, "`class_factor` must hold positive", id="zero"),
+        pytest.param({1: float("nan")}, "`class_factor` must hold", id="nan"),
+    ],
+)
+def test_wrong_factors_are_refused(factor, message):
+    x, y = painted([1, 3])
+    with pytest.raises(SettingsError, match=message):
+        fit_classifier(x, y, RF.model_copy(update={"class_factor": factor}))
+
+
+@pytest.mark.parametrize("weight", [None, {1: 2.0}], ids=["none", "dict"])
+def test_factors_go_with_balanced_weights_alone(weight):
+    values = {"class_weight": weight, "class_factor": {1: 2.0}}
+    with pytest.raises(SettingsError, match="leave `class_weight` at 'balanced'"):
+        validated(ClassifierSettings, values)
+
+
+def test_settings_without_factors_are_those_of_earlier_files():
+    assert "class_factor" not in ClassifierSettings().model_dump(mode="json")
+    values = ClassifierSettings(class_factor={7: 2.5}).model_dump(mode="json")
+    assert ClassifierSettings(**values).class_factor == {7: 2.5}
 
 
 def test_sample_weights_are_used():

@@ -22,7 +22,7 @@ from segmenter.samples import sample, write_tiny_vit
 import napari_alibi_seg
 from napari_alibi_seg._base import FeatureSettings
 from napari_alibi_seg._segmenter import Segmenter, iter_apply
-from napari_alibi_seg._widgets import _batch_panel
+from napari_alibi_seg._widgets import _batch_run
 from napari_alibi_seg._widgets._batch_panel import BatchPanel
 from napari_alibi_seg._widgets._dialogs import Dialogs
 from napari_alibi_seg.data import open_image, read_labels, write_image
@@ -129,7 +129,13 @@ def test_it_is_readable_at_320_pixels(panel, classifier, scans) -> None:
 
 
 def test_every_control_has_a_tooltip(panel) -> None:
-    controls = [panel.classifier, panel.files, panel.out, panel.command, panel.bar]
+    controls = [
+        panel.classifier.choice,
+        panel.files,
+        panel.out,
+        panel.command,
+        panel.bar,
+    ]
     controls += [w for n, w in vars(panel).items() if n.endswith("_button")]
     controls += [w.native for w in panel.options]
     assert len(controls) >= 15
@@ -158,7 +164,7 @@ def test_files_are_dropped_added_and_removed(qtbot, panel, scans, classifier) ->
     assert panel.files.inputs() == expected[2:]
     assert drop(panel, classifier, scans / "one.tif")
     assert panel.files.inputs() == (scans.parent, scans / "one.tif")
-    assert panel.classifier.currentText() == "file: alloy.alibiseg"
+    assert panel.classifier.choice.currentText() == "file: alloy.alibiseg"
 
 
 def test_text_that_is_no_file_is_not_taken(panel) -> None:
@@ -172,12 +178,12 @@ def test_the_dock_and_a_file_are_kept_apart(qtbot, panel, classifier, scans) -> 
     panel.set_classifier(classifier)
     drop(panel, scans)
     assert panel.request().classifier == classifier
-    qtbot.mouseClick(panel.choose_button, LEFT)
+    qtbot.mouseClick(panel.classifier.choose_button, LEFT)
     assert panel.request().classifier == other
     # a new classifier of the dock does not replace what the user chose
     panel.set_classifier(scans / "newer.alibiseg")
     assert panel.request().classifier == other
-    qtbot.keyClick(panel.classifier, Qt.Key.Key_Up)
+    qtbot.keyClick(panel.classifier.choice, Qt.Key.Key_Up)
     assert panel.request().classifier == scans / "newer.alibiseg"
     panel.set_classifier(None)
     assert panel.request() is None
@@ -297,7 +303,7 @@ def slow(monkeypatch, scans):
             if len(seen) >= 3:
                 go.wait(20)
 
-    monkeypatch.setattr(_batch_panel, "iter_apply", steps)
+    monkeypatch.setattr(_batch_run, "iter_apply", steps)
     # several tiles, so that it can be left in the middle
     noise = np.random.default_rng(0).integers(0, 255, (1100, 600), np.uint8)
     write_image(scans / "two.tif", noise, axes="YX")
@@ -378,8 +384,8 @@ def test_lost_weights_are_explained_and_can_be_found(
     assert "tiny" in panel.summary.text()
     assert states(panel) == {"one.tif": "not done"}
     assert not (scans / "segmented").exists()
-    assert panel.weights_button.isVisible()
-    qtbot.mouseClick(panel.weights_button, LEFT)
+    assert panel.classifier.weights_button.isVisible()
+    qtbot.mouseClick(panel.classifier.weights_button, LEFT)
     assert f"--backbone {moved}" in panel.command.toPlainText()
     run(qtbot, panel)
     assert states(panel) == {"one.tif": "done"}
@@ -406,7 +412,7 @@ def test_a_bad_classifier_is_a_sentence(
     assert message in panel.summary.text()
     assert panel.summary.property("is_error")
     assert panel.run_button.isEnabled()
-    assert not panel.weights_button.isVisible()
+    assert not panel.classifier.weights_button.isVisible()
 
 
 def test_a_folder_without_images_and_an_unusable_output(

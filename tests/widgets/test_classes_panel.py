@@ -13,6 +13,7 @@ pytest.importorskip("napari")
 from qtpy.QtCore import QPoint, Qt, QTimer
 from qtpy.QtWidgets import QApplication, QLineEdit, QMenu
 
+from napari_alibi_seg._widgets._class_dialogs import ClassDialogs
 from napari_alibi_seg._widgets._class_rows import (
     AREA,
     COLOUR,
@@ -22,7 +23,7 @@ from napari_alibi_seg._widgets._class_rows import (
     area_text,
     pixels_text,
 )
-from napari_alibi_seg._widgets._classes_panel import ClassDialogs, ClassesPanel
+from napari_alibi_seg._widgets._classes_panel import ClassesPanel
 from napari_alibi_seg._widgets._hooks import record_callbacks
 from napari_alibi_seg._workspace import ClassTable, read_classes
 
@@ -202,12 +203,12 @@ class TestShown:
 
     def test_every_control_has_a_tooltip(self, panel):
         buttons = (
-            panel.add_button,
-            panel.delete_button,
-            panel.merge_button,
-            panel.import_button,
-            panel.export_button,
-            panel.scribbles_button,
+            panel.buttons.add_button,
+            panel.buttons.delete_button,
+            panel.buttons.merge_button,
+            panel.buttons.import_button,
+            panel.buttons.export_button,
+            panel.buttons.scribbles_button,
         )
         assert all(b.toolTip() for b in buttons)
         tip = Qt.ItemDataRole.ToolTipRole
@@ -278,9 +279,12 @@ class TestPicking:
 
     def test_from_outside_is_silent(self, panel):
         panel.pick(7)
-        assert (panel.picked_id, panel.delete_button.isEnabled()) == (7, True)
+        assert (panel.picked_id, panel.buttons.delete_button.isEnabled()) == (7, True)
         panel.pick(2)
-        assert (panel.picked_id, panel.delete_button.isEnabled()) == (None, False)
+        assert (panel.picked_id, panel.buttons.delete_button.isEnabled()) == (
+            None,
+            False,
+        )
         assert panel.pick_nth(2) == 3 == panel.picked_id
         assert [panel.pick_nth(n) for n in (0, 4)] == [None, None]
         assert panel.picked_id == 3
@@ -400,7 +404,7 @@ class TestEditing:
 
 class TestButtons:
     def test_add_arms_the_class_and_asks_for_its_name(self, qtbot, panel):
-        qtbot.mouseClick(panel.add_button, LEFT)
+        qtbot.mouseClick(panel.buttons.add_button, LEFT)
         assert panel.heard == [("picked", 2)]
         editor = panel.view.viewport().findChild(QLineEdit)
         qtbot.keyClicks(editor, "slag")
@@ -411,7 +415,7 @@ class TestButtons:
 
     def test_delete_unpainted_asks_nothing(self, qtbot, panel):
         panel.pick(3)
-        qtbot.mouseClick(panel.delete_button, LEFT)
+        qtbot.mouseClick(panel.buttons.delete_button, LEFT)
         assert panel.dialogs.confirm.call_count == 0
         assert panel.heard == [("removed", {3: 0}), ("picked", 7)]
         assert panel.table.ids == (1, 7)
@@ -421,7 +425,7 @@ class TestButtons:
         panel.set_counts({7: 1234})
         panel.pick(7)
         panel.dialogs.confirm.return_value = answer
-        qtbot.mouseClick(panel.delete_button, LEFT)
+        qtbot.mouseClick(panel.buttons.delete_button, LEFT)
         panel.dialogs.confirm.assert_called_once_with(
             "Delete 'oxide' and its 1,234 painted pixels?"
         )
@@ -433,10 +437,10 @@ class TestButtons:
         panel = make(ClassTable())
         only = panel.table.add()
         panel.pick(only.id)
-        qtbot.mouseClick(panel.delete_button, LEFT)
+        qtbot.mouseClick(panel.buttons.delete_button, LEFT)
         assert panel.heard == [("removed", {1: 0})]
         assert panel.picked_id is None
-        assert not panel.delete_button.isEnabled()
+        assert not panel.buttons.delete_button.isEnabled()
 
     def test_class_that_went_while_asked(self, qtbot, panel):
         panel.set_counts({7: 5})
@@ -447,34 +451,34 @@ class TestButtons:
             return True
 
         panel.dialogs.confirm.side_effect = confirm
-        qtbot.mouseClick(panel.delete_button, LEFT)
+        qtbot.mouseClick(panel.buttons.delete_button, LEFT)
         assert [name for name, *_ in panel.heard] == ["message"]
         assert "Expected the id of a class" in panel.error.text()
 
     def test_merge(self, qtbot, panel):
         panel.table.rename(7, "a & b")
         panel.pick(1)
-        assert choose(qtbot, panel.merge_button, 1) == ["grain", "a && b"]
+        assert choose(qtbot, panel.buttons.merge_button, 1) == ["grain", "a && b"]
         assert panel.heard == [("merged", {1: 7}), ("picked", 7)]
         assert panel.table.ids == (3, 7)
 
     def test_merge_needs_another_class(self, panel):
         panel.pick(1)
-        assert panel.merge_button.isEnabled()
+        assert panel.buttons.merge_button.isEnabled()
         panel.table.delete(3)
         panel.table.delete(7)
-        assert not panel.merge_button.isEnabled()
+        assert not panel.buttons.merge_button.isEnabled()
 
     def test_csv_there_and_back(self, qtbot, panel, make, tmp_path):
         path = tmp_path / "classes.csv"
         panel.table.set_weight(7, 2.5)
         panel.dialogs.save_file.return_value = path
-        qtbot.mouseClick(panel.export_button, LEFT)
+        qtbot.mouseClick(panel.buttons.export_button, LEFT)
         assert read_classes(path) == panel.table.entries
         other = make(ClassTable())
         other.table.add("mine", class_id=2)
         other.dialogs.open_file.return_value = path
-        qtbot.mouseClick(other.import_button, LEFT)
+        qtbot.mouseClick(other.buttons.import_button, LEFT)
         assert set(other.table.entries) >= set(panel.table.entries)
         assert other.table[2].name == "mine"
         assert other.heard == []
@@ -484,14 +488,14 @@ class TestButtons:
         path.write_text("id,name\n0,pore\n", encoding="utf-8")
         before = panel.table.entries
         panel.dialogs.open_file.return_value = path
-        qtbot.mouseClick(panel.import_button, LEFT)
+        qtbot.mouseClick(panel.buttons.import_button, LEFT)
         assert panel.table.entries == before
         assert "line 2" in panel.error.text()
         assert panel.heard == [("message", panel.error.text())]
 
     def test_csv_that_cannot_be_written_is_told(self, qtbot, panel, tmp_path):
         panel.dialogs.save_file.return_value = tmp_path
-        qtbot.mouseClick(panel.export_button, LEFT)
+        qtbot.mouseClick(panel.buttons.export_button, LEFT)
         assert str(tmp_path) in panel.error.text()
 
     @pytest.mark.parametrize(
@@ -506,14 +510,14 @@ class TestButtons:
     def test_scribbles_menu(self, qtbot, panel, n, heard):
         panel.dialogs.open_file.return_value = Path("in.png")
         panel.dialogs.save_file.return_value = Path("out.tif")
-        assert len(choose(qtbot, panel.scribbles_button, n)) == 3
+        assert len(choose(qtbot, panel.buttons.scribbles_button, n)) == 3
         assert panel.heard == heard
 
     @pytest.mark.parametrize("n", [1, 2], ids=["file", "save"])
     def test_cancelled_file_dialog(self, qtbot, panel, n):
         panel.dialogs.open_file.return_value = None
         panel.dialogs.save_file.return_value = None
-        choose(qtbot, panel.scribbles_button, n)
+        choose(qtbot, panel.buttons.scribbles_button, n)
         assert panel.heard == []
 
 
@@ -522,7 +526,7 @@ def test_callbacks_are_short_and_leave_out_the_dialog(qtbot, panel):
     panel.pick(3)
     panel.dialogs.confirm.side_effect = lambda _question: qtbot.wait(200) or True
     with record_callbacks() as times:
-        qtbot.mouseClick(panel.delete_button, LEFT)
+        qtbot.mouseClick(panel.buttons.delete_button, LEFT)
         for _ in range(20):
             panel.table.add()
     assert any(t.name.endswith("_delete") for t in times)

@@ -100,7 +100,7 @@ def test_ids_with_gaps_undo_delete_and_merge(driver, tmp_path) -> None:
     assert set(driver.dock.image.painted) == {1, 9}
     assert set(np.unique(driver.labels.data)) <= {1, 9}
     assert set(driver.table()) == {1, 9}
-    assert set(driver.dock.train.fractions) == {1, 9}
+    assert set(driver.dock.result.fractions) == {1, 9}
     assert driver.labels.data.tobytes() == headless(path, driver.painted).tobytes()
 
 
@@ -136,7 +136,7 @@ def test_a_class_picked_before_the_image_is_open_arms_the_brush(
     path = write_sample(tmp_path / "s.png")
     driver.classes(5)
     driver.viewer.open(str(path), layer_type="image")
-    driver.dock.train.pick_nth(1)
+    driver.dock.scribbles.pick_nth(1)
     driver.wait_image()
     assert driver.scribbles.selected_label == 5
     assert driver.scribbles.mode == "paint"
@@ -196,7 +196,7 @@ def test_an_area_is_left_out(driver, tmp_path) -> None:
     driver.open(tmp_path / "bar.png")
     panel = driver.dock.image_panel
     assert panel.found_row.isVisible(), "no bar was found"
-    bar = driver.dock.images._bar
+    bar = driver.dock.images.areas.bar
     panel.accept.click()
     driver.paint_two()
     driver.stroke((280, 30), (280, 90))  # in the bar: shall not count
@@ -213,6 +213,24 @@ def test_an_area_is_left_out(driver, tmp_path) -> None:
     strokes[inside] = 0
     expected = headless(tmp_path / "bar.png", strokes)
     assert np.array_equal(labels[~inside], expected[~inside])
+
+
+def test_without_the_layer_of_areas_nothing_is_left_out(driver, tmp_path) -> None:
+    from napari_alibi_seg._workspace import ExcludedArea
+
+    path = write_sample(tmp_path / "s.png")
+    driver.open(path)
+    driver.paint_two()
+    images = driver.dock.images
+    box = ((100, 0), (100, 160), (128, 160), (128, 0))
+    images.areas.leave_out(images.current, (ExcludedArea(kind="box", corners=box),))
+    images.areas.show(images.current)
+    driver.settled()
+    assert not driver.labels.data[100:].any()
+    driver.viewer.layers.remove(driver.dock.stage.current.areas)
+    driver.settled()
+    assert images.current.excluded == ()
+    assert driver.labels.data.tobytes() == headless(path, driver.painted).tobytes()
 
 
 @pytest.fixture
@@ -356,6 +374,23 @@ def test_a_mask_file_and_a_labels_layer_become_scribbles(driver, tmp_path) -> No
     assert np.array_equal(read_labels(tmp_path / "out.tif"), np.flipud(mask))
 
 
+def test_a_mask_is_taken_for_the_image_it_was_asked_for(driver, tmp_path) -> None:
+    from napari_alibi_seg.data import write_image
+
+    mask = np.full((128, 160), 5, np.uint8)
+    write_image(tmp_path / "mask.png", mask, axes="YX")
+    driver.open(write_sample(tmp_path / "s.png"))
+    other = write_sample(tmp_path / "t.png", seed=2)
+    (layer,) = driver.viewer.open(str(other), layer_type="image")
+    driver.dock.classes_panel.mask_file_wanted.emit(tmp_path / "mask.png")
+    driver.dock.images.choose(layer)
+    driver.wait_image()
+    driver.settled()
+    assert driver.dock.stage.current.image is layer
+    assert driver.scribbles is None
+    assert driver.table() == {}
+
+
 def test_ids_above_255_are_painted(driver, tmp_path) -> None:
     driver.open(write_sample(tmp_path / "s.png"))
     driver.classes(1, 300)
@@ -458,7 +493,7 @@ def test_a_loaded_classifier_fills_the_panels_and_is_applied(
     assert driver.dock.session.classes.names == {2: "matrix", 9: "bright"}
     assert driver.dock.train_panel.trees.value() == 7
     assert driver.labels.data.tobytes() == expected.tobytes()
-    shares = driver.dock.train.fractions
+    shares = driver.dock.result.fractions
     assert shares == pytest.approx({i: (expected == i).mean() for i in (2, 9)})
 
 
@@ -532,6 +567,6 @@ def test_no_callback_holds_the_window(driver, tmp_path) -> None:
         driver.settled()
         driver.key(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
         driver.settled()
-    assert {"TrainFlow._stroke", "TrainFlow._show"} <= {t.name for t in times}
+    assert {"ScribbleFlow._stroke", "TrainFlow._show"} <= {t.name for t in times}
     slow = [t for t in times if t.seconds > GENEROUS_S]
     assert not slow

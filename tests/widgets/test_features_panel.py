@@ -8,8 +8,10 @@ import pytest
 
 pytest.importorskip("napari")
 from qtpy.QtCore import Qt
+from widgets.hands import heard, walk_to
 
-from napari_alibi_seg._widgets._features_panel import BackboneRow, FeaturesPanel
+from napari_alibi_seg._widgets._backbone_row import BackboneRow
+from napari_alibi_seg._widgets._features_panel import FeaturesPanel
 from napari_alibi_seg._workspace import DockSettings
 
 pytestmark = pytest.mark.gui
@@ -19,22 +21,6 @@ ROWS = [
     BackboneRow("dinov2-s", "DINOv2-S", "Apache-2.0", 88, False, True),
     BackboneRow("gated", "Gated", "Own", 1200, False, False),
 ]
-
-
-def heard(signal):
-    said = []
-    signal.connect(lambda *args: said.append(args[0] if args else None))
-    return said
-
-
-def pick(qtbot, choice, text):
-    """Walk to a row with the arrow keys; the first step may be to it."""
-    to = choice.findText(text)
-    assert to >= 0, text
-    choice.setFocus()
-    step = Qt.Key.Key_Down if to > choice.currentIndex() else Qt.Key.Key_Up
-    for _ in range(abs(to - choice.currentIndex())):
-        qtbot.keyClick(choice, step)
 
 
 def type_number(qtbot, spin, text):
@@ -85,12 +71,12 @@ class TestBackbone:
 
     def test_vit_asks_for_one(self, qtbot, panel):
         said = heard(panel.settings_wanted)
-        pick(qtbot, panel.kind, "ViT only")
+        walk_to(qtbot, panel.kind, "ViT only")
         assert said == [{"features": "vit"}]
         assert panel.backbone.isVisible()
         assert panel.about.text() == "Choose a backbone, or classical features."
         assert not panel.extract.isEnabled()
-        pick(qtbot, panel.backbone, "Tiny")
+        walk_to(qtbot, panel.backbone, "Tiny")
         assert said[1:] == [{"backbone": "alibi-tiny"}]
         assert panel.extract.isEnabled()
 
@@ -135,10 +121,10 @@ class TestBackbone:
     def test_file_by_list(self, qtbot, panel):
         panel.apply_settings(DockSettings(features="vit", backbone="gated"))
         said, changes = heard(panel.weights_file_wanted), heard(panel.settings_wanted)
-        pick(qtbot, panel.backbone, "Weights file...")
+        walk_to(qtbot, panel.backbone, "Weights file...")
         assert (said, panel.backbone.chosen) == ([], "gated")
         panel.answers.append(Path("a/b.pth"))
-        pick(qtbot, panel.backbone, "Weights file...")
+        walk_to(qtbot, panel.backbone, "Weights file...")
         assert (said, changes) == ([Path("a/b.pth")], [])
         panel.apply_settings(DockSettings(features="vit", backbone="a/b.pth"))
         assert panel.backbone.currentText() == "b.pth"
@@ -176,7 +162,7 @@ class TestAdvanced:
     def test_range_of_intensity(self, qtbot, panel):
         said = heard(panel.settings_wanted)
         qtbot.mouseClick(panel.advanced.head, LEFT)
-        pick(qtbot, panel.normalisation, "As the first image")
+        walk_to(qtbot, panel.normalisation, "As the first image")
         assert said == [{"normalisation": "frozen"}]
 
     def test_folded_and_without_vit_only_what_counts(self, qtbot, panel):

@@ -6,28 +6,13 @@ import pytest
 
 pytest.importorskip("napari")
 from qtpy.QtCore import Qt
+from widgets.hands import heard, walk_to
 
 from napari_alibi_seg._widgets._image_panel import ImagePanel
 from napari_alibi_seg._workspace import DockSettings
 
 pytestmark = pytest.mark.gui
 LEFT = Qt.MouseButton.LeftButton
-
-
-def heard(signal):
-    said = []
-    signal.connect(lambda *args: said.append(args[0] if args else None))
-    return said
-
-
-def pick(qtbot, choice, text):
-    """Walk to a row with the arrow keys."""
-    to = choice.findText(text)
-    assert to >= 0, text
-    choice.setFocus()
-    step = Qt.Key.Key_Down if to > choice.currentIndex() else Qt.Key.Key_Up
-    while choice.currentIndex() != to:
-        qtbot.keyClick(choice, step)
 
 
 def type_into(qtbot, field, text):
@@ -60,14 +45,14 @@ class TestImages:
         said = heard(panel.image_chosen)
         panel.set_images([("a", "alloy"), ("b", "bone")], "b")
         assert said == []
-        pick(qtbot, panel.image, "alloy")
+        walk_to(qtbot, panel.image, "alloy")
         assert said == ["a"]
 
     def test_nothing_chosen_yet(self, qtbot, panel):
         panel.set_images([("a", "alloy")])
         assert panel.hint.text() == "Choose the image to segment."
         assert not panel.scale.isVisible()
-        pick(qtbot, panel.image, "alloy")
+        walk_to(qtbot, panel.image, "alloy")
         assert panel.hint.isHidden()
         assert panel.scale.isVisible()
 
@@ -115,17 +100,17 @@ class TestChannels:
     def test_picks_are_told(self, qtbot, panel):
         panel.set_channel_choices(5, "channels", ["iron", "carbon"])
         said = heard(panel.settings_wanted)
-        pick(qtbot, panel.channels, "Channels by number")
+        walk_to(qtbot, panel.channels, "Channels by number")
         assert panel.pick_row.isVisible()
-        pick(qtbot, panel.picks[0], "1: carbon")
-        pick(qtbot, panel.picks[2], "–")
+        walk_to(qtbot, panel.picks[0], "1: carbon")
+        walk_to(qtbot, panel.picks[2], "–")
         assert said[:2] == [{"channels": (0, 1, 2)}, {"channels": (1, 1, 2)}]
         assert said[-1] == {"channels": (1, 1)}
 
     def test_two_channels_are_both_picked(self, qtbot, panel):
         panel.set_channel_choices(2, "channels")
         said = heard(panel.settings_wanted)
-        pick(qtbot, panel.channels, "Channels by number")
+        walk_to(qtbot, panel.channels, "Channels by number")
         assert said == [{"channels": (0, 1)}]
 
     def test_settings_are_shown(self, panel):
@@ -147,7 +132,7 @@ class TestPixelSize:
         said = heard(panel.pixel_size_wanted)
         type_into(qtbot, panel.size, "0,25")
         qtbot.keyClick(panel.size, Qt.Key.Key_Return)
-        pick(qtbot, panel.unit, "nm")
+        walk_to(qtbot, panel.unit, "nm")
         type_into(qtbot, panel.size, "")
         assert said == [(0.25, "um"), (0.25, "nm"), None]
 
@@ -187,7 +172,7 @@ class TestScale:
     def test_picked(self, qtbot, panel):
         panel.apply_settings(DockSettings(scale=3))
         said = heard(panel.settings_wanted)
-        pick(qtbot, panel.scale, "auto")
+        walk_to(qtbot, panel.scale, "auto")
         assert [one["scale"] for one in said] == [2.0, 1.0, 0.5, "auto"]
 
     @pytest.mark.parametrize("text", ["9", "0", "0.01", "fast", "nan"])
@@ -228,7 +213,7 @@ class TestDevice:
         said = heard(panel.settings_wanted)
         panel.set_devices([("auto", "Auto: cuda:0"), ("cuda:0", "A"), ("cpu", "B")])
         assert panel.device.currentText() == "Auto: cuda:0"
-        pick(qtbot, panel.device, "A")
+        walk_to(qtbot, panel.device, "A")
         assert said == [{"device": "cuda:0"}]
 
     def test_one_that_is_not_here_is_shown_as_such(self, panel):

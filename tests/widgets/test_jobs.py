@@ -255,3 +255,27 @@ def test_triton_that_is_loaded_stays(tmp_path, monkeypatch) -> None:
     (tmp_path / "maps").write_text("libLLVM.so.19")
     assert not refuse_triton(tmp_path / "maps")
     assert sys.modules["triton"] is sys
+
+
+def test_a_lane_that_qt_deletes_stops_its_job_and_says_no_more(qtbot) -> None:
+    from qtpy import sip
+
+    made, may_end, ended = Lane("deleted"), threading.Event(), threading.Event()
+
+    def job():
+        try:
+            yield 1
+            may_end.wait(10)
+            yield 2
+        finally:
+            ended.set()
+
+    seen = []
+    made.start(job, on_event=seen.append)
+    wait_until(lambda: seen == [1], "the first event")
+    sip.delete(made)
+    may_end.set()
+    wait_until(lambda: ended.is_set() and made.is_idle, "the job to end")
+    assert seen == [1]
+    made.start(job)  # refused, without an error
+    assert made.is_idle

@@ -11,16 +11,21 @@ from napari.layers import Image, Labels
 from widgets.driver import QUIET, write_sample
 
 from napari_alibi_seg._base import Window
+from napari_alibi_seg._widgets._areas import fill_areas, new_areas, read_areas
+from napari_alibi_seg._widgets._keys import Keys
 from napari_alibi_seg._widgets._layers import (
     class_colours,
+    look_at,
     new_like,
     paint_window,
     painted_window,
     plane_of,
     source_of,
     view_of,
+    warm_up_colours,
 )
-from napari_alibi_seg._workspace import ClassEntry
+from napari_alibi_seg._widgets._strokes import StrokeWatch
+from napari_alibi_seg._workspace import ClassEntry, ExcludedArea
 from napari_alibi_seg.data import open_image
 
 pytestmark = [pytest.mark.gui, *(pytest.mark.filterwarnings(q) for q in QUIET)]
@@ -63,10 +68,11 @@ def test_a_plane_of_a_stack_and_colours() -> None:
     assert source_of(Image(rgb, rgb=True), ()).meaning == "rgb"
 
 
-def test_pixel_size_comes_from_a_layer_with_units() -> None:
-    layer = Image(np.zeros((70, 80)), scale=(0.5, 0.25), units=("um", "um"))
+@pytest.mark.parametrize("unit", ["nm", "um", "mm"])
+def test_pixel_size_comes_from_a_layer_with_units(unit) -> None:
+    layer = Image(np.zeros((70, 80)), scale=(0.5, 0.25), units=(unit, unit))
     size = source_of(layer, ()).pixel_size
-    assert (size.y, size.x, size.unit) == (0.5, 0.25, "um")
+    assert (size.y, size.x, size.unit) == (0.5, 0.25, unit)
     assert source_of(Image(np.zeros((70, 80)), scale=(2, 2)), ()).pixel_size is None
 
 
@@ -158,3 +164,123 @@ def test_the_view_is_the_whole_plane_in_3d() -> None:
     layer = viewer.add_image(np.zeros((4, 50, 60), np.uint8))
     viewer.dims.ndisplay = 3
     assert view_of(viewer, layer).window == Window(0, 50, 0, 60)
+
+
+@pytest.mark.parametrize(("zoom", "expected"), [(0.1, 4.0), (50.0, 50.0)])
+def test_looking_at_a_pixel(zoom, expected) -> None:
+    viewer = ViewerModel()
+    layer = viewer.add_image(np.zeros((40, 60)), scale=(0.5, 0.5), translate=(10, 20))
+    viewer.camera.zoom = zoom
+    look_at(viewer, layer, 8, 30)
+    assert viewer.camera.center[-2:] == pytest.approx((14, 35))
+    assert viewer.camera.zoom == expected  # two screen pixels to a pixel, or more
+
+
+def test_colours_of_labels_of_both_widths_are_compiled_before_the_brush(
+    monkeypatch,
+) -> None:
+    from napari.utils.colormaps import _accelerated_cmap
+
+    compiled, run = set(), _accelerated_cmap.labels_raw_to_texture_direct
+
+    def noted(values, colormap):
+        compiled.add(values.dtype.name)
+        return run(values, colormap)
+
+    monkeypatch.setattr(_accelerated_cmap, "labels_raw_to_texture_direct", noted)
+    warm_up_colours()
+    assert compiled == {"uint8", "uint16"}
+
+
+# ------------------------------------------------------------------------------- areas
+
+BOX = ((2.0, 3.0), (2.0, 20.0), (9.0, 20.0), (9.0, 3.0))
+TURNED = ((2.0, 6.0), (6.0, 10.0), (10.0, 6.0), (6.0, 2.0))
+
+
+@pytest.fixture
+def shapes():
+    return new_areas(Image(np.zeros((40, 60)), scale=(2, 3), translate=(1, 1)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "corners"), [("box", BOX), ("polygon", BOX[:3]), ("polygon", TURNED)]
+)
+def test_areas_come_back_as_they_were_shown(shapes, kind, corners) -> None:
+    area = ExcludedArea(kind=kind, corners=corners)
+    fill_areas(shapes, (ExcludedArea(kind="box", corners=TURNED),))
+    fill_areas(shapes, (area,))
+    assert read_areas(shapes) == (area,)
+    # the edge of a pixel is half a pixel before its middle
+    assert np.allclose(shapes.data[0], np.array(corners) - 0.5)
+    assert shapes.data_to_world((0, 0)) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("shape_type", "kind"),
+    [
+        ("rectangle", "polygon"),
+        ("polygon", "polygon"),
+        ("ellipse", "polygon"),
+        ("path", None),
+    ],
+)
+def test_what_is_drawn_is_a_box_only_if_it_is_upright(shapes, shape_type, kind) -> None:
+    shapes.add(np.array(TURNED), shape_type=shape_type)
+    assert [a.kind for a in read_areas(shapes)] == ([] if kind is None else [kind])
+
+
+# -------------------------------------------------------------------- strokes and keys
+
+
+@pytest.fixture
+def heard():
+    """A layer of scribbles, who watches it, and what that one told."""
+    layer = ViewerModel().add_labels(np.zeros((40, 60), np.uint8))
+    watch, told = StrokeWatch(), []
+    watch.painted.connect(lambda of, window: told.append((of is layer, window)))
+    watch.undone.connect(lambda of: told.append((of is layer, "undone")))
+    watch.hear(layer)
+    return layer, watch, told
+
+
+def test_strokes_and_undos_are_told_apart(heard) -> None:
+    layer, _, told = heard
+    layer.data_setitem((np.array([4, 5]), np.array([7, 7])), 1)
+    assert told == [(True, Window(4, 6, 7, 8))]
+    layer.undo()
+    layer.redo()
+    assert told[1:] == [(True, "undone"), (True, "undone")]
+    layer.refresh()
+    assert len(told) == 3
+
+
+def test_what_we_do_ourselves_is_no_stroke(heard) -> None:
+    layer, watch, told = heard
+    with watch.silence():
+        assert watch.is_quiet
+        with watch.silence():
+            layer.data_setitem((np.array([4]), np.array([7])), 1)
+        assert watch.is_quiet
+    assert not watch.is_quiet
+    watch.note(layer)
+    layer.refresh()
+    assert not told
+    watch.unhear(layer)
+    layer.data_setitem((np.array([5]), np.array([7])), 1)
+    assert not told
+
+
+def test_keys_are_bound_to_layers_and_taken_away_again() -> None:
+    viewer, pressed = ViewerModel(), []
+    layer = viewer.add_labels(np.zeros((4, 4), np.uint8))
+    keys = Keys(viewer)
+    keys.bind("1", lambda: pressed.append(1))
+    keys.dress(layer)
+    for target in (viewer, layer):
+        (run,) = target.keymap.values()
+        run(target)
+    assert pressed == [1, 1]
+    keys.close()
+    assert not viewer.keymap
+    assert not layer.keymap

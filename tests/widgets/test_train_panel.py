@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 pytest.importorskip("napari")
-from qtpy.QtCore import QPoint, Qt
+from qtpy.QtCore import Qt
+from widgets.hands import click_box, heard
 
 from napari_alibi_seg._segmenter import ClassHoldout, HoldoutScore
 from napari_alibi_seg._widgets._train_panel import TrainPanel
@@ -24,16 +25,6 @@ CLASSES = {
 
 def score(done, total=4):
     return HoldoutScore(done, total, CLASSES, 0.705, 0.86, 100)
-
-
-def heard(signal):
-    said = []
-    signal.connect(lambda *args: said.append(args[0] if args else None))
-    return said
-
-
-def click_box(qtbot, box):
-    qtbot.mouseClick(box, LEFT, pos=QPoint(8, box.height() // 2))
 
 
 @pytest.fixture

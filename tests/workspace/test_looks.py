@@ -9,7 +9,7 @@ import pytest
 
 from napari_alibi_seg._base import FeatureSettings, SettingsError, StoreError
 from napari_alibi_seg._segmenter import Embedding, Segmenter
-from napari_alibi_seg._workspace import Looks, _look_cells, _looks
+from napari_alibi_seg._workspace import Looks, _look_basis, _look_cells
 from napari_alibi_seg.data import MemoryStore, TokenGrid
 
 
@@ -106,9 +106,11 @@ def test_standardise_changes_the_basis_but_reads_nothing_again(looks) -> None:
 
 def test_basis_is_measured_once_until_the_images_change(looks, monkeypatch) -> None:
     calls = []
-    measure = _looks.feature_space
+    measure = _look_basis.feature_space
     monkeypatch.setattr(
-        _looks, "feature_space", lambda *a, **k: calls.append(1) or measure(*a, **k)
+        _look_basis,
+        "feature_space",
+        lambda *a, **k: calls.append(1) or measure(*a, **k),
     )
     same = dict(looks._basis.cells.embeddings)
     looks.picture("a"), looks.clusters("a", 3), looks.similarity("a", 1, 1)
@@ -178,7 +180,7 @@ def test_many_cells_are_thinned_for_the_basis(monkeypatch) -> None:
 def test_old_images_leave_memory(monkeypatch) -> None:
     tokens, _ = quarters()
     monkeypatch.setattr(_look_cells, "_KEPT_BYTES", tokens.size * 2 * 2)
-    monkeypatch.setattr(_looks, "_KEPT_SCORES", 3)
+    monkeypatch.setattr(_look_basis, "_KEPT_SCORES", 3)
     looks = Looks({i: embedded(tokens) for i in range(4)})
     pictures = [looks.picture(i).values for i in (0, 1, 2, 3, 0)]
     assert len(looks._basis.cells._kept) == 2

@@ -64,16 +64,18 @@ def test_every_setting_reaches_the_segmenter(classes) -> None:
     assert settings.segmenter_backbone() == "vit"
 
 
-def test_weights_are_balanced_until_one_is_set(classes) -> None:
+def test_weights_multiply_balanced_ones(classes) -> None:
     def weights(painted=None):
-        return segmenter_arguments(DockSettings(), classes, painted)[1].class_weight
+        made = segmenter_arguments(DockSettings(), classes, painted)[1]
+        assert made.class_weight == "balanced"
+        return made.class_factor
 
-    assert weights() == "balanced"
+    assert weights() == {}
     classes.set_weight(3, 2)
-    assert weights() == {1: 1.0, 3: 2.0, 7: 1.0}
+    assert weights() == {3: 2.0}
     # a classifier refuses weights of what nobody painted
-    assert weights((3, 7)) == {3: 2.0, 7: 1.0}
-    assert weights((1, 7)) == "balanced"
+    assert weights((3, 7)) == {3: 2.0}
+    assert weights((1, 7)) == {}
 
 
 def test_loaded_classifier_fills_the_panels(classes) -> None:
@@ -150,7 +152,8 @@ def test_command_line_asks_for_what_the_tab_does(request_: BatchRequest) -> None
     assert args.inputs == [p.absolute() for p in request_.inputs]
     assert args.out == request_.out.absolute()
     assert args.store == (request_.store and request_.store.absolute())
-    names = ("recursive", "backbone", "device", "workers")
+    assert args.threads == request_.workers
+    names = ("recursive", "backbone", "device")
     for name in names:
         assert getattr(args, name) == getattr(request_, name)
 

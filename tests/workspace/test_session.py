@@ -7,15 +7,16 @@ import pytest
 from segmenter.samples import sample
 
 from napari_alibi_seg import Segmenter
-from napari_alibi_seg._base import AnnotationError, Window
+from napari_alibi_seg._base import AnnotationError, ClassifierSettings, Window
 from napari_alibi_seg._segmenter import Finished, Tile, Trained, View
 from napari_alibi_seg._workspace import (
     ExcludedArea,
+    Note,
     OpenImage,
     Session,
     find_project,
 )
-from napari_alibi_seg._workspace._session import Applied
+from napari_alibi_seg._workspace._events import Applied
 from napari_alibi_seg.data import open_image, read_labels, write_image
 
 
@@ -106,6 +107,76 @@ def test_what_is_left_out_is_neither_learnt_nor_labelled_nor_counted(
         for _ in session.iter_export(image, kind, tmp_path / f"{kind}.tif"):
             pass
     assert np.array_equal(read_labels(tmp_path / "labels.tif"), labels)
+
+
+def left_out_class(session, picture):
+    """An image whose class 7 is painted only in an area that is left out."""
+    path, scribbles = picture
+    scribbles[80:, 10:60] = 7
+    image = opened(session, path, scribbles)
+    corners = ((80, 0), (80, 128), (96, 128), (96, 0))
+    image.excluded = (ExcludedArea(kind="box", corners=corners),)
+    session.classes.rename(7, "text")
+    return image
+
+
+def test_the_weight_of_a_class_that_is_left_out_is_no_error(session, picture) -> None:
+    image = left_out_class(session, picture)
+    session.classes.set_weight(7, 2)
+    session.classes.set_weight(3, 3)
+    events = list(session.iter_live(image, view_of(image)))
+    (note,) = [e for e in events if isinstance(e, Note)]
+    assert note.text.startswith("Trained without text:")
+    (trained,) = [e for e in events if isinstance(e, Trained)]
+    assert trained.class_ids == (1, 3)
+    assert session.segmenter.settings.class_factor == {3: 3.0}
+    *_, score = session.iter_score()
+    assert set(score.classes) == {1, 3}
+
+
+def test_one_weight_changes_no_other_class(session, picture) -> None:
+    path, scribbles = picture
+    scribbles[scribbles == 3] = np.where(np.arange((scribbles == 3).sum()) % 3, 3, 5)
+    image = opened(session, path, scribbles)
+
+    def weights():
+        list(session.iter_live(image, view_of(image)))
+        told = session.segmenter.classifier.summary["class_weight"]
+        return {int(i): w for i, w in told.items()}
+
+    balanced = weights()
+    session.classes.set_weight(5, 2)
+    heavier = weights()
+    assert heavier == pytest.approx({**balanced, 5: 2 * balanced[5]})
+    session.classes.set_weight(5, 1)
+    assert weights() == balanced
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, None),
+        ({"class_factor": {3: 2.5}}, {3: 2.5}),
+        # plain weights, as the command line takes them: the same balance
+        ({"class_weight": {1: 2.0, 3: 0.5}}, "balance"),
+    ],
+    ids=["balanced", "factor", "plain"],
+)
+def test_weights_of_a_file_fill_the_table(
+    session, picture, tmp_path, settings, expected
+) -> None:
+    path, scribbles = picture
+    made = Segmenter(classifier=ClassifierSettings(n_trees=5, **settings))
+    made.fit(path, scribbles).save(tmp_path / "c.alibiseg")
+    (loaded,) = session.iter_load_classifier(tmp_path / "c.alibiseg")
+    if expected != "balance":
+        assert loaded.weights == expected
+        return
+    image = opened(session, path, scribbles)
+    session.classes.adopt(loaded.classes, loaded.weights)
+    list(session.iter_live(image, view_of(image)))
+    told = session.segmenter.classifier.summary["class_weight"]
+    assert told["1"] / told["3"] == pytest.approx(2.0 / 0.5, rel=1e-4)
 
 
 def test_nothing_painted_says_what_to_do(session, picture) -> None:

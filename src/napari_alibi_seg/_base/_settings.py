@@ -10,7 +10,16 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from napari_alibi_seg._base._errors import SettingsError
 
@@ -175,6 +184,9 @@ class ClassifierSettings(_Model):
         mIoU over the usual square root (benchmarks/README.md).
     class_weight : "balanced", None or dict of int to float
         Balanced by painted pixels, none, or one weight per class id.
+    class_factor : dict of int to float
+        By class id: multiplies the balanced weight, 1 where it says nothing. Only
+        together with balanced weights.
     resolution : {"patch", "pixel"}
         Classify tokens and upsample their probabilities, or classify every pixel.
     unsure_below : float or None
@@ -189,10 +201,30 @@ class ClassifierSettings(_Model):
     n_trees: int = Field(default=100, ge=1, le=2000)
     max_features: int = Field(default=2, ge=1, le=4096)
     class_weight: Literal["balanced"] | dict[int, float] | None = "balanced"
+    class_factor: dict[int, float] = Field(default_factory=dict)
     resolution: Resolution = "pixel"
     unsure_below: float | None = Field(default=None, gt=0, lt=1)
     unsure_id: int = Field(default=0, ge=0)
     seed: int = Field(default=0, ge=0, lt=2**32)
+
+    @model_validator(mode="after")
+    def _factors_of_balanced(self) -> ClassifierSettings:
+        if self.class_factor and self.class_weight != "balanced":
+            raise ValueError(
+                "`class_factor` multiplies balanced weights: leave `class_weight` at "
+                "'balanced'"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_no_factors(
+        self, serialize: SerializerFunctionWrapHandler
+    ) -> dict[str, Any]:
+        # a file without factors stays one that earlier versions read
+        values: dict[str, Any] = serialize(self)
+        if not values.get("class_factor"):
+            values.pop("class_factor", None)
+        return values
 
 
 _M = TypeVar("_M", bound=BaseModel)

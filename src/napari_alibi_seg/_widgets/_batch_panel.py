@@ -9,34 +9,25 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-from magicgui.widgets import CheckBox, Container, LineEdit
-from qtpy.QtCore import QSignalBlocker, Qt, Signal
-from qtpy.QtGui import QIntValidator
+from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
-    QApplication,
-    QComboBox,
     QFormLayout,
     QLabel,
     QLineEdit,
-    QPlainTextEdit,
     QTreeWidgetItem,
     QVBoxLayout,
     QWidget,
 )
 
-from napari_alibi_seg._base import SettingsError, WeightsError
-from napari_alibi_seg._segmenter import (
-    FileResult,
-    Progress,
-    Segmenter,
-    find_inputs,
-    iter_apply,
-)
+from napari_alibi_seg._base import WeightsError
+from napari_alibi_seg._segmenter import FileResult, Progress
+from napari_alibi_seg._widgets._batch_classifier import ClassifierChoice
+from napari_alibi_seg._widgets._batch_command import CommandLine
 from napari_alibi_seg._widgets._batch_list import BatchList
+from napari_alibi_seg._widgets._batch_options import batch_options
+from napari_alibi_seg._widgets._batch_run import Found, iter_batch
 from napari_alibi_seg._widgets._dialogs import Dialogs
 from napari_alibi_seg._widgets._hooks import on_gui
 from napari_alibi_seg._widgets._jobs import Lane
@@ -45,39 +36,7 @@ from napari_alibi_seg._workspace import BatchRequest, command_line
 
 __all__ = ["BatchPanel"]
 
-_DOCK, _FILE = range(2)
 _SUMMARY = "summary.csv"
-
-
-@dataclass(frozen=True)
-class _Found:
-    """The files of a batch, before the first is opened."""
-
-    files: list[Path]
-
-
-def _iter_batch(
-    request: BatchRequest, alone: threading.Lock
-) -> Iterator[_Found | Progress | FileResult]:
-    """Do what `alibi-seg apply` does."""
-    # a batch that was cancelled may be in its last tile, of the same files
-    with alone:
-        try:
-            files = find_inputs(request.inputs, recursive=request.recursive)
-        except OSError as err:
-            raise SettingsError(
-                f"Cannot list the files of a folder: {err}. Remove it, or ask for "
-                f"the right to read it."
-            ) from err
-        yield _Found(files)
-        segmenter = Segmenter.load(
-            request.classifier,
-            backbone=request.backbone,
-            store=request.store_folder(),
-            device=request.device,
-            workers=request.workers,
-        )
-        yield from iter_apply(segmenter, files, request.out, request.options())
 
 
 class BatchPanel(QWidget):
@@ -105,20 +64,19 @@ class BatchPanel(QWidget):
     ) -> None:
         super().__init__(parent)
         self._dialogs = dialogs or Dialogs()
-        self._dock_file: Path | None = None
-        self._other_file: Path | None = None
-        self._backbone: str | None = None
         self._device = "auto"
         self._alone = threading.Lock()
         self._counts: Counter[str] = Counter()
         self._n_files = 0
         self._out = Path()
-        self._line = ""
         self.lane = Lane("batch", self)
         self._make_inputs()
-        self._make_options()
+        self.options = batch_options()
         self._make_run()
-        self._make_command()
+        self.command = CommandLine()
+        self.copy_button = button(
+            "Copy", "Copy the command line.", self.command.copy_line
+        )
         self._lay_out()
         self._connect()
         self._refresh()
@@ -126,22 +84,7 @@ class BatchPanel(QWidget):
     # ---------------------------------------------------------------- building
 
     def _make_inputs(self) -> None:
-        self.classifier = QComboBox()
-        self.classifier.setToolTip("The classifier that segments the files.")
-        self.classifier.addItems(["", ""])
-        self.classifier.setMinimumContentsLength(8)
-        self.classifier.setSizeAdjustPolicy(
-            QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
-        )
-        self.choose_button = button(
-            "File...", "Take a classifier file (.alibiseg).", self._choose_classifier
-        )
-        self.weights_button = button(
-            "Find the weights...",
-            "Say where the weights file of this classifier's backbone is now.",
-            self._choose_weights,
-        )
-        self.weights_button.hide()
+        self.classifier = ClassifierChoice()
         self.files = BatchList()
         self.add_files_button = button(
             "Add files...", "Add image files.", self._ask_files
@@ -159,52 +102,6 @@ class BatchPanel(QWidget):
             "Choose...", "Choose the folder for the outputs.", self._ask_out
         )
 
-    def _make_options(self) -> None:
-        """Make the small form of what to write."""
-        self.options = Container(
-            widgets=[
-                _check(
-                    "labels_always",
-                    "Labels (always)",
-                    "The class ids, NAME_labels.tif.",
-                ),
-                _check(
-                    "probabilities",
-                    "Probabilities",
-                    "One plane a class, float32, NAME_probabilities.tif.",
-                ),
-                _check(
-                    "uncertainty",
-                    "Uncertainty",
-                    "0 sure to 1 no idea, float32, NAME_uncertainty.tif.",
-                ),
-                _check(
-                    "recursive",
-                    "Folders within folders",
-                    "Search folders within the folders of the list.",
-                ),
-                _check(
-                    "overwrite",
-                    "Overwrite outputs of others",
-                    "Replace outputs that were made otherwise or changed since. "
-                    "Without it, such a file fails and nothing is replaced.",
-                ),
-                LineEdit(
-                    name="plane",
-                    label="Plane of stacks",
-                    tooltip="Which plane of stacks is segmented, from 0. Leave it "
-                    "empty for single images, which have none.",
-                ),
-            ],
-            labels=True,
-        )
-        self.options.margins = (0, 0, 0, 0)
-        always = self.options["labels_always"]
-        always.value, always.enabled = True, False
-        plane = self.options["plane"].native
-        plane.setPlaceholderText("no stack")
-        plane.setValidator(QIntValidator(0, 10**6, plane))
-
     def _make_run(self) -> None:
         self.hint = Hint()
         self.run_button = button(
@@ -219,25 +116,7 @@ class BatchPanel(QWidget):
         self.summary = Hint()
         self.detail = Hint()
 
-    def _make_command(self) -> None:
-        self.command = QPlainTextEdit()
-        self.command.setReadOnly(True)
-        self.command.setMaximumHeight(76)
-        self.command.setToolTip("Typed in a terminal, this does the same as Run.")
-        self.command.setPlaceholderText("The same for a terminal appears here.")
-        self.copy_button = button("Copy", "Copy the command line.", self._copy)
-
     def _lay_out(self) -> None:
-        self._editable = QWidget()
-        top = QVBoxLayout(self._editable)
-        top.setContentsMargins(0, 0, 0, 0)
-        top.setSpacing(4)
-        choice = QWidget()
-        fields = form(choice)
-        fields.setContentsMargins(0, 0, 0, 0)
-        fields.addRow("Classifier", row(self.classifier, self.choose_button, stretch=0))
-        top.addWidget(choice)
-        top.addWidget(self.weights_button)
         buttons = row(self.add_files_button, self.add_folder_button, self.remove_button)
         below = QWidget()
         fields = form(below)
@@ -247,7 +126,7 @@ class BatchPanel(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(6, 2, 2, 6)
         layout.setSpacing(4)
-        layout.addWidget(self._editable)
+        layout.addWidget(self.classifier)
         layout.addWidget(self.files, 1)
         self._below = [buttons, below, self.options.native]
         for widget in self._below:
@@ -260,7 +139,9 @@ class BatchPanel(QWidget):
         layout.addWidget(self.command)
 
     def _connect(self) -> None:
-        self.classifier.currentIndexChanged.connect(self._classifier_changed)
+        self.classifier.changed.connect(self._refresh)
+        self.classifier.file_wanted.connect(self._ask_classifier)
+        self.classifier.weights_wanted.connect(self._ask_weights)
         self.out.textChanged.connect(self._refresh)
         self.options.changed.connect(self._refresh)
         self.files.dropped.connect(self._add)
@@ -272,13 +153,7 @@ class BatchPanel(QWidget):
 
     def set_classifier(self, path: Path | None) -> None:
         """Offer the classifier of the dock; None while it has none that is saved."""
-        if path != self._dock_file and self._chosen() == self._dock_file:
-            self._forget_weights()
-        self._dock_file = path
-        with QSignalBlocker(self.classifier):
-            if path is not None and self._other_file is None:
-                self.classifier.setCurrentIndex(_DOCK)
-        self._refresh()
+        self.classifier.set_dock_file(path)
 
     def set_device(self, device: str) -> None:
         """Say where the ViT runs, as `Segmenter.load` takes it."""
@@ -293,7 +168,7 @@ class BatchPanel(QWidget):
 
     def request(self) -> BatchRequest | None:
         """Return what is asked for, or None while something is missing."""
-        classifier, inputs = self._chosen(), self.files.inputs()
+        classifier, inputs = self.classifier.chosen, self.files.inputs()
         out = self.out.text().strip()
         if classifier is None or not inputs or not out:
             return None
@@ -308,7 +183,7 @@ class BatchPanel(QWidget):
             recursive=options["recursive"],
             overwrite=options["overwrite"],
             plane=int(plane) if plane.isdecimal() else None,
-            backbone=self._backbone,
+            backbone=self.classifier.backbone,
             device=self._device,
         )
 
@@ -321,13 +196,13 @@ class BatchPanel(QWidget):
         self._counts.clear()
         self._n_files, self._out = 0, request.out
         self.files.forget_states()
-        self.weights_button.hide()
+        self.classifier.show_lost_weights(False)
         self.summary.say("")
         self.detail.say("")
         self._show_bar(0, 0)
         self.bar.show()
         self.lane.start(
-            lambda: _iter_batch(request, self._alone),
+            lambda: iter_batch(request, self._alone),
             on_event=self._show_event,
             on_error=self._show_error,
             on_done=self._show_end,
@@ -347,31 +222,9 @@ class BatchPanel(QWidget):
 
     # ------------------------------------------------------------------- inside
 
-    def _chosen(self) -> Path | None:
-        is_other = self.classifier.currentIndex() == _FILE
-        return self._other_file if is_other else self._dock_file
-
-    def _name_choices(self) -> None:
-        dock, other = self._dock_file, self._other_file
-        texts = (
-            f"dock: {dock.name}" if dock else "dock: none saved",
-            f"file: {other.name}" if other else "file: none chosen",
-        )
-        with QSignalBlocker(self.classifier):
-            for i, text in enumerate(texts):
-                self.classifier.setItemText(i, text)
-                path = (dock, other)[i]
-                tip = str(path) if path else ""
-                self.classifier.setItemData(i, tip, Qt.ItemDataRole.ToolTipRole)
-        chosen = self._chosen()
-        self.classifier.setToolTip(
-            str(chosen) if chosen else "The classifier that segments the files."
-        )
-
     @on_gui
     def _refresh(self, *_: object) -> None:
-        """Bring names, hint, buttons and command line up to date."""
-        self._name_choices()
+        """Bring hint, buttons and command line up to date."""
         request = self.request()
         is_busy = self.lane.is_busy
         self.run_button.setEnabled(request is not None and not is_busy)
@@ -379,13 +232,10 @@ class BatchPanel(QWidget):
         self.copy_button.setEnabled(request is not None)
         self.remove_button.setEnabled(bool(self.files.inputs()))
         self.hint.say(self._missing())
-        text = "" if request is None else command_line(request)
-        if self._line != text:
-            self._line = text
-            self.command.setPlainText(text)
+        self.command.show_line("" if request is None else command_line(request))
 
     def _missing(self) -> str:
-        if self._chosen() is None:
+        if self.classifier.chosen is None:
             return (
                 "Save the classifier of the dock, or choose a classifier file "
                 "(.alibiseg)."
@@ -396,32 +246,15 @@ class BatchPanel(QWidget):
             return "Choose the folder for the outputs."
         return ""
 
-    @on_gui
-    def _classifier_changed(self, *_: object) -> None:
-        self._forget_weights()
-        self._refresh()
-
-    def _forget_weights(self) -> None:
-        """Another classifier has weights of its own."""
-        self._backbone = None
-        self.weights_button.hide()
-
-    def _choose_classifier(self) -> None:
+    def _ask_classifier(self) -> None:
         path = self._dialogs.open_classifier(self)
         if path is not None:
-            self._take_classifier(path)
+            self.classifier.take_file(path)
 
-    def _take_classifier(self, path: Path) -> None:
-        self._other_file = path
-        with QSignalBlocker(self.classifier):
-            self.classifier.setCurrentIndex(_FILE)
-        self._classifier_changed()
-
-    def _choose_weights(self) -> None:
+    def _ask_weights(self) -> None:
         path = self._dialogs.open_weights(self)
         if path is not None:
-            self._backbone = str(path)
-            self._refresh()
+            self.classifier.take_weights(path)
 
     def _ask_files(self) -> None:
         self._add(self._dialogs.open_images(self))
@@ -437,7 +270,7 @@ class BatchPanel(QWidget):
         images = [path for path in paths if path.suffix != ".alibiseg"]
         for path in paths:
             if path.suffix == ".alibiseg":
-                self._take_classifier(path)
+                self.classifier.take_file(path)
         self.files.add(images)
         if images and not self.out.text().strip():
             first = images[0]
@@ -458,12 +291,6 @@ class BatchPanel(QWidget):
             self.out.setText(str(folder))
 
     @on_gui
-    def _copy(self) -> None:
-        clipboard = QApplication.clipboard()
-        if clipboard is not None:
-            clipboard.setText(self._line)
-
-    @on_gui
     def _show_detail(
         self, item: QTreeWidgetItem | None, _before: QTreeWidgetItem | None
     ) -> None:
@@ -475,7 +302,7 @@ class BatchPanel(QWidget):
         self.bar.show_value(done, total, f"{done} of {total} files" if total else "")
 
     def _set_busy(self, is_busy: bool) -> None:
-        for widget in (self._editable, *self._below):
+        for widget in (self.classifier, *self._below):
             widget.setEnabled(not is_busy)
         self.files.setAcceptDrops(not is_busy)
         if not is_busy:
@@ -483,8 +310,8 @@ class BatchPanel(QWidget):
         self._refresh()
         self.busy_changed.emit(is_busy)
 
-    def _show_event(self, event: _Found | Progress | FileResult) -> None:
-        if isinstance(event, _Found):
+    def _show_event(self, event: Found | Progress | FileResult) -> None:
+        if isinstance(event, Found):
             self._n_files = len(event.files)
             self._show_bar(0, self._n_files)
             self.files.show_found(event.files)
@@ -498,7 +325,7 @@ class BatchPanel(QWidget):
 
     def _show_error(self, sentence: str, error: BaseException) -> None:
         self.files.show_stopped("not done")
-        self.weights_button.setVisible(isinstance(error, WeightsError))
+        self.classifier.show_lost_weights(isinstance(error, WeightsError))
         self.summary.say(sentence, is_error=True)
 
     def _show_end(self) -> None:
@@ -517,7 +344,3 @@ def _folder(text: str) -> Path:
     # a name that is still being typed, as ~an, is nobody's home
     is_home = text == "~" or text.startswith(("~/", "~\\"))
     return Path(text).expanduser() if is_home else Path(text)
-
-
-def _check(name: str, text: str, tip: str) -> CheckBox:
-    return CheckBox(name=name, text=text, tooltip=tip, value=False)

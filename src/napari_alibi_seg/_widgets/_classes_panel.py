@@ -3,7 +3,7 @@
 A view of a `ClassTable`: it edits the table, says which class the brush shall paint,
 and asks for scribbles to come from or go to somewhere else. It knows neither layers nor
 pixels: repainting after a deletion or a merge, and reading and writing masks, is left
-to whoever listens. How rows look is `_class_rows`'.
+to whoever listens. What rows hold is `_class_rows`', how they look `_class_view`'s.
 
 The table must be changed on the GUI thread only, as it tells the panel at once.
 """
@@ -15,25 +15,19 @@ from pathlib import Path
 from typing import TypeVar
 
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
-from qtpy.QtGui import QColor, QIcon, QPixmap
-from qtpy.QtWidgets import (
-    QColorDialog,
-    QFileDialog,
-    QMenu,
-    QMessageBox,
-    QPushButton,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_alibi_seg._base import AlibiSegError
 from napari_alibi_seg._segmenter import ClassInfo
-from napari_alibi_seg._widgets._class_rows import N_KEYS, ClassRows, ClassView
+from napari_alibi_seg._widgets._class_buttons import ClassButtons
+from napari_alibi_seg._widgets._class_dialogs import ClassDialogs
+from napari_alibi_seg._widgets._class_rows import N_KEYS, ClassRows
+from napari_alibi_seg._widgets._class_view import ClassView
 from napari_alibi_seg._widgets._hooks import on_gui
-from napari_alibi_seg._widgets._parts import Hint, button, row
+from napari_alibi_seg._widgets._parts import Hint
 from napari_alibi_seg._workspace import ClassTable, read_classes, write_classes
 
-__all__ = ["ClassDialogs", "ClassesPanel"]
+__all__ = ["ClassesPanel"]
 
 _T = TypeVar("_T")
 
@@ -44,49 +38,6 @@ _ONE_ONLY = "Add a second class: what is the rest?"
 _CSV = "Classes (*.csv)"
 _MASKS_READ = "Masks (*.tif *.tiff *.png);;All files (*)"
 _MASKS_WRITTEN = "TIFF (*.tif *.tiff);;PNG (*.png)"
-
-
-class ClassDialogs:
-    """What the panel asks in windows of their own; tests give another.
-
-    Parameters
-    ----------
-    parent : QWidget
-        Over which they open.
-    """
-
-    def __init__(self, parent: QWidget) -> None:
-        self._parent = parent
-
-    def confirm(self, question: str) -> bool:
-        """Ask whether to go on; No is the default."""
-        yes, no = QMessageBox.StandardButton.Yes, QMessageBox.StandardButton.No
-        title = "Delete a class"
-        answer = QMessageBox.question(self._parent, title, question, yes | no, no)
-        return bool(answer == yes)
-
-    def colour(self, current: str, title: str) -> str | None:
-        """Ask for a colour, ``#rrggbb``; None if cancelled."""
-        chosen = QColorDialog.getColor(QColor(current), self._parent, title)
-        return str(chosen.name()) if chosen.isValid() else None
-
-    def open_file(self, title: str, kinds: str) -> Path | None:
-        """Ask for an existing file; None if cancelled."""
-        chosen, _ = QFileDialog.getOpenFileName(self._parent, title, "", kinds)
-        return Path(chosen) if chosen else None
-
-    def save_file(self, title: str, kinds: str, name: str) -> Path | None:
-        """Ask for a file to write, first proposing `name`; None if cancelled."""
-        # not the static function: on Linux that adds no suffix
-        dialog = QFileDialog(self._parent, title, "", kinds)
-        dialog.setAcceptMode(QFileDialog.AcceptMode.AcceptSave)
-        dialog.setFileMode(QFileDialog.FileMode.AnyFile)
-        dialog.setDefaultSuffix(Path(name).suffix.removeprefix("."))
-        dialog.selectFile(name)
-        try:
-            return Path(dialog.selectedFiles()[0]) if dialog.exec() else None
-        finally:
-            dialog.deleteLater()
 
 
 class ClassesPanel(QWidget):
@@ -142,6 +93,7 @@ class ClassesPanel(QWidget):
         self.dialogs = dialogs or ClassDialogs(self)
         self._rows = ClassRows(table, self)
         self.view = ClassView(self._rows, self)
+        self.buttons = ClassButtons()
         self.hint = Hint(parent=self)
         self.error = Hint(parent=self)
         self._hint_from_outside = ""
@@ -193,29 +145,6 @@ class ClassesPanel(QWidget):
     # Making it.
 
     def _build(self) -> None:
-        self.add_button = button("Add", "Add a class and type its name", self._add)
-        self.delete_button = button(
-            "Delete",
-            "Delete the picked class, and its painted pixels with it",
-            self._ask_delete,
-        )
-        self.merge_button, self.merge_menu = _menu_button(
-            "Merge",
-            "Make one class of the picked one and another, whose name and colour stay",
-        )
-        self.import_button = button(
-            "Import",
-            "Read names, colours and weights from a file. Classes that it does not "
-            "name stay.",
-            self._ask_import,
-        )
-        self.export_button = button(
-            "Export", "Write ids, names, colours and weights", self._ask_export
-        )
-        self.scribbles_button, self.scribbles_menu = _menu_button(
-            "Scribbles", "Take scribbles from a layer or a file, or save them"
-        )
-        self._fill_scribbles_menu()
         keys = Hint(_KEYS, self)
         keys.setToolTip("Keys that work while the image or the table has the focus")
         for shown in (self.hint, self.error):
@@ -224,34 +153,8 @@ class ClassesPanel(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(6, 2, 2, 6)
         layout.setSpacing(4)
-        first = row(self.add_button, self.delete_button, self.merge_button)
-        second = row(self.import_button, self.export_button, self.scribbles_button)
-        for part in (self.hint, self.view, self.error, first, second, keys):
+        for part in (self.hint, self.view, self.error, self.buttons, keys):
             layout.addWidget(part)
-
-    def _fill_scribbles_menu(self) -> None:
-        menu = self.scribbles_menu
-        menu.setToolTipsVisible(True)
-        for text, tip, pressed in (
-            (
-                "Use a Labels layer as scribbles...",
-                "Classes are added for ids that have none",
-                self.labels_layer_wanted.emit,
-            ),
-            (
-                "Use a mask file as scribbles...",
-                "A file of class ids, as large as the image",
-                self._ask_mask,
-            ),
-            (
-                "Save scribbles as mask...",
-                "A file of class ids, which can be read back",
-                self._ask_mask_export,
-            ),
-        ):
-            action = menu.addAction(text)
-            action.setToolTip(tip)
-            action.triggered.connect(lambda _checked=False, do=pressed: do())
 
     def _connect(self) -> None:
         self.view.selectionModel().selectionChanged.connect(self._row_picked)
@@ -260,7 +163,15 @@ class ClassesPanel(QWidget):
         self.view.colour_wanted.connect(self._ask_colour)
         self._rows.refused.connect(self._fail)
         self._rows.edited.connect(self._forget_error)
-        self.merge_menu.aboutToShow.connect(self._fill_merge_menu)
+        buttons = self.buttons
+        buttons.add_wanted.connect(self._add)
+        buttons.delete_wanted.connect(self._ask_delete)
+        buttons.merge_wanted.connect(self._merge)
+        buttons.import_wanted.connect(self._ask_import)
+        buttons.export_wanted.connect(self._ask_export)
+        buttons.layer_wanted.connect(self.labels_layer_wanted)
+        buttons.mask_wanted.connect(self._ask_mask)
+        buttons.mask_export_wanted.connect(self._ask_mask_export)
         changed = self.table.changed
         changed.connect(self._table_changed)
         # the table may live longer than the panel
@@ -278,10 +189,7 @@ class ClassesPanel(QWidget):
         self._update()
 
     def _update(self) -> None:
-        is_picked = self.picked_id is not None
-        self.delete_button.setEnabled(is_picked)
-        self.merge_button.setEnabled(is_picked and len(self.table) > 1)
-        self.export_button.setEnabled(len(self.table) > 0)
+        self.buttons.show_state(self._rows.entries, self.picked_id)
         self._say_next()
 
     def _say_next(self) -> None:
@@ -346,20 +254,6 @@ class ClassesPanel(QWidget):
         if mapping is not None:
             self.removed.emit(mapping)
             self._choose(index)
-
-    @on_gui
-    def _fill_merge_menu(self) -> None:
-        self.merge_menu.clear()
-        source = self.picked_id
-        for entry in self._rows.entries:
-            if source is None or entry.id == source:
-                continue
-            # && is how Qt writes &
-            action = self.merge_menu.addAction(entry.name.replace("&", "&&"))
-            action.setIcon(_icon(entry.colour))
-            action.triggered.connect(
-                lambda _checked=False, target=entry.id: self._merge(source, target)
-            )
 
     @on_gui
     def _merge(self, source: int, target: int) -> None:
@@ -434,16 +328,3 @@ class ClassesPanel(QWidget):
     @on_gui
     def _forget_error(self) -> None:
         self.error.say("")
-
-
-def _menu_button(text: str, tip: str) -> tuple[QPushButton, QMenu]:
-    made = button(text, tip)
-    menu = QMenu(made)
-    made.setMenu(menu)
-    return made, menu
-
-
-def _icon(colour: str) -> QIcon:
-    pixmap = QPixmap(16, 16)
-    pixmap.fill(QColor(colour))
-    return QIcon(pixmap)

@@ -9,12 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from qtpy.QtWidgets import QFileDialog, QWidget
 
 from napari_alibi_seg.data import IMAGE_SUFFIXES
 
-__all__ = ["Dialogs"]
+__all__ = ["AskSave", "Dialogs", "ask_save"]
+
+# (parent, title, suggestion, filter)
+AskSave: TypeAlias = Callable[[QWidget, str, str, str], Path | None]
 
 _CLASSIFIERS = "Classifiers (*.alibiseg)"
 _ALL = "All files (*)"
@@ -48,16 +52,37 @@ def _open_weights(parent: QWidget) -> Path | None:
     return _path(name)
 
 
-def _save_classifier(parent: QWidget, suggestion: str) -> Path | None:
+def ask_save(parent: QWidget, title: str, suggestion: str, kinds: str) -> Path | None:
+    """Ask where to save; None if the user thought better of it.
+
+    Parameters
+    ----------
+    parent : QWidget
+        Over which the dialog opens.
+    title : str
+        Of the dialog.
+    suggestion : str
+        Name or path that is proposed. What is typed without a suffix gets its one.
+    kinds : str
+        Filter, as Qt writes it: ``"Tables (*.csv)"``.
+
+    Returns
+    -------
+    Path or None
+        The user was asked about an existing file.
+    """
     # a dialog object, not the static function: only so the suffix is put on before
     # Qt looks whether the file exists and asks
-    dialog = QFileDialog(parent, "Save the classifier", suggestion, _CLASSIFIERS)
+    dialog = QFileDialog(parent, title, suggestion, kinds)
     dialog.setAcceptMode(QFileDialog.AcceptMode.AcceptSave)
-    dialog.setDefaultSuffix("alibiseg")
-    is_accepted = bool(dialog.exec())
-    names = dialog.selectedFiles()
+    dialog.setDefaultSuffix(Path(suggestion).suffix.removeprefix("."))
+    names = dialog.selectedFiles() if dialog.exec() else []
     dialog.deleteLater()
-    return Path(names[0]) if is_accepted and names else None
+    return Path(names[0]) if names else None
+
+
+def _save_classifier(parent: QWidget, suggestion: str) -> Path | None:
+    return ask_save(parent, "Save the classifier", suggestion, _CLASSIFIERS)
 
 
 @dataclass(frozen=True)

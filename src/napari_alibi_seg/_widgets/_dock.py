@@ -1,9 +1,10 @@
 """The dock: panels in the order of the work, and what connects them.
 
 Only this module builds the window. What happens is in the flows: `_image_flow` (which
-image, its project, its areas), `_feature_flow` (weights, extraction), `_train_flow`
-(strokes, live results, scores), `_look_flow` (views of features), `_file_flow`
-(classifiers, exports). Each flow owns its lanes and nothing else of the others'.
+image, its project, its areas), `_feature_flow` (weights, extraction), `_scribble_flow`
+(what is painted), `_train_flow` (live runs, scores), `_result_flow` (what is shown of
+them), `_look_flow` (views of features), `_file_flow` (classifiers, exports). Each flow
+owns its lanes and nothing else of the others'.
 """
 
 from __future__ import annotations
@@ -11,21 +12,14 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import platformdirs
 from napari.utils.notifications import show_error
 from qtpy.QtCore import QEvent, QObject, Qt, QTimer, Signal
-from qtpy.QtWidgets import (
-    QFrame,
-    QHBoxLayout,
-    QPushButton,
-    QScrollArea,
-    QTabWidget,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtWidgets import QFrame, QScrollArea, QTabWidget, QVBoxLayout, QWidget
 
 from napari_alibi_seg._base import AlibiSegError
 from napari_alibi_seg._widgets import _commands
@@ -41,8 +35,11 @@ from napari_alibi_seg._widgets._image_panel import ImagePanel
 from napari_alibi_seg._widgets._loading import load_tables
 from napari_alibi_seg._widgets._look_flow import LookFlow
 from napari_alibi_seg._widgets._look_panel import LookPanel
-from napari_alibi_seg._widgets._parts import Hint, Section
+from napari_alibi_seg._widgets._offer import Offer
+from napari_alibi_seg._widgets._parts import Section
+from napari_alibi_seg._widgets._result_flow import ResultFlow
 from napari_alibi_seg._widgets._result_panel import ResultPanel
+from napari_alibi_seg._widgets._scribble_flow import ScribbleFlow
 from napari_alibi_seg._widgets._stage import Stage
 from napari_alibi_seg._widgets._train_flow import TrainFlow
 from napari_alibi_seg._widgets._train_panel import TrainPanel
@@ -59,51 +56,6 @@ _CACHE_VARIABLE = "ALIBI_SEG_CACHE"
 def _store_folder() -> Path:
     root = os.environ.get(_CACHE_VARIABLE)
     return Path(root or platformdirs.user_cache_dir("napari-alibi-seg")) / "stores"
-
-
-class Offer(QFrame):
-    """A question with two answers that waits without stopping anything."""
-
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        self.text = Hint()
-        self.yes, self.no = QPushButton(), QPushButton()
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(6, 4, 6, 4)
-        layout.addWidget(self.text)
-        answers = QHBoxLayout()
-        answers.addWidget(self.yes)
-        answers.addWidget(self.no)
-        layout.addLayout(answers)
-        self._chosen: Any = None
-        self.yes.clicked.connect(lambda: self.answer(True))
-        self.no.clicked.connect(lambda: self.answer(False))
-        self.hide()
-
-    @property
-    def is_open(self) -> bool:
-        """Whether an answer is awaited."""
-        return self._chosen is not None
-
-    def ask(self, text: str, yes: str, no: str, chosen: Any) -> None:
-        """Ask; `chosen` is called with True or False."""
-        self.text.say(text)
-        self.yes.setText(yes)
-        self.no.setText(no)
-        self._chosen = chosen
-        self.show()
-
-    def answer(self, is_yes: bool) -> None:
-        """Take an answer, from a button or because the user just went on."""
-        chosen, self._chosen = self._chosen, None
-        self.hide()
-        if chosen is not None:
-            chosen(is_yes)
-
-    def withdraw(self) -> None:
-        """Ask no more."""
-        self._chosen = None
-        self.hide()
 
 
 class Dock(QWidget):
@@ -145,13 +97,20 @@ class Dock(QWidget):
         self.classifier_panel = ClassifierPanel()
         self.batch_panel = BatchPanel()
         self._is_closed = False
+        # a window may delete all in it before the dock hears that it closes
+        self.destroyed.connect(lambda: self._lose())
         self._build()
         self.images = ImageFlow(self)
         self.features = FeatureFlow(self)
+        self.result = ResultFlow(self)
+        self.scribbles = ScribbleFlow(self)
         self.train = TrainFlow(self)
         self.look = LookFlow(self)
         self.files = FileFlow(self)
-        self.flows = (self.images, self.features, self.train, self.look, self.files)
+        self.flows = (
+            *(self.images, self.features, self.result, self.scribbles),
+            *(self.train, self.look, self.files),
+        )
         for panel in (self.image_panel, self.features_panel, self.train_panel):
             panel.settings_wanted.connect(self.change_settings)
         self.show_settings()
@@ -197,15 +156,8 @@ class Dock(QWidget):
     def _bind_keys(self) -> None:
         """1 to 9 pick classes, T toggles the overlay, wherever the focus is."""
         for n in range(1, 10):
-            self._bind(str(n), lambda n=n: self.train.pick_nth(n))
-        self._bind("t", self.toggle_overlay)
-
-    def _bind(self, key: str, run: Any) -> None:
-        def pressed(_viewer_or_layer: Any) -> None:
-            run()
-
-        self.viewer.bind_key(key, pressed, overwrite=True)
-        self.stage.keys = [*self.stage.keys, (key, pressed)]
+            self.stage.keys.bind(str(n), partial(self.scribbles.pick_nth, n))
+        self.stage.keys.bind("t", self.toggle_overlay)
 
     # -------------------------------------------------------------------- settings
 
@@ -253,7 +205,7 @@ class Dock(QWidget):
 
     def toggle_overlay(self) -> None:
         """Show or hide the result."""
-        self.train.toggle_overlay()
+        self.result.toggle_overlay()
 
     def save_classifier(self) -> None:
         """Ask for a file and save the classifier."""
@@ -308,9 +260,16 @@ class Dock(QWidget):
         for flow in self.flows:
             flow.close()
         self.batch_panel.stop()
-        for key, _ in self.stage.keys:
-            self.viewer.bind_key(key, None)
         self.stage.close()
+        self._close_session()
+
+    def _lose(self) -> None:
+        """Keep what was painted when Qt deletes the dock before it could end."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._close_session()
+
+    def _close_session(self) -> None:
         try:
             self.session.close()
         except AlibiSegError as err:

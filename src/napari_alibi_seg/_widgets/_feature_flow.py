@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QObject, Signal
 
 from napari_alibi_seg._segmenter import Beat
-from napari_alibi_seg._widgets._features_panel import BackboneRow
+from napari_alibi_seg._widgets._backbone_row import BackboneRow
 from napari_alibi_seg._widgets._hooks import on_gui
 from napari_alibi_seg._widgets._jobs import Lane
 from napari_alibi_seg._workspace import DockSettings, Extracted, OpenImage
@@ -26,6 +26,10 @@ _DECIDE = (
     *("features", "backbone", "scale", "density", "components", "channels"),
     *("normalisation", "tile_px", "halo_tokens", "percentiles", "device"),
 )
+
+_MB = 1 << 20
+# How long a silent server may keep a cancelled download from ending.
+_BEAT_S = 0.25
 
 
 class FeatureFlow(QObject):
@@ -44,6 +48,7 @@ class FeatureFlow(QObject):
         self.dock = dock
         self._lane = Lane("extract", self)
         self._weights = Lane("weights", self)
+        self._fetching = threading.Lock()
         self.lanes = (self._lane, self._weights)
         panel = dock.features_panel
         panel.extract_wanted.connect(self.extract)
@@ -77,18 +82,18 @@ class FeatureFlow(QObject):
     def _download(self, name: str) -> None:
         panel = self.dock.features_panel
 
-        def progress(at: tuple[int, int | None]) -> None:
-            done, total = at
-            panel.show_progress(
-                done >> 20, max(total or done, done) >> 20, None, f"MB of {name}"
-            )
+        def progress(event: Beat | tuple[int, int | None]) -> None:
+            if not isinstance(event, Beat):
+                done, total, words = _arrived(name, *event)
+                panel.show_progress(done, total, None, words)
 
         def done() -> None:
             panel.show_idle(f"The weights of {name} are here.")
             self._list()
 
+        panel.show_progress(0, 0, None, f"Asking for the weights of {name} ...")
         self._weights.start(
-            lambda: _iter_download(name),
+            lambda: _iter_download(name, self._fetching),
             on_event=progress,
             on_error=lambda text, _: panel.show_error(text),
             on_done=done,
@@ -165,11 +170,12 @@ class FeatureFlow(QObject):
 
     @on_gui
     def cancel(self) -> None:
-        """Stop within a tile; what is done is kept."""
+        """Stop within a tile, or a piece of a download; what is done is kept."""
+        again = "Extract" if self._lane.is_busy else "Download"
         self._lane.stop()
         self._weights.stop()
         self.dock.features_panel.show_idle(
-            "Stopped. What is done is kept: Extract goes on from there."
+            f"Stopped. What is done is kept: {again} goes on from there."
         )
 
 
@@ -197,8 +203,29 @@ def _iter_rows() -> Iterator[list[BackboneRow]]:
     yield rows
 
 
-def _iter_download(name: str) -> Iterator[tuple[int, int | None]]:
-    """Fetch weights, yielding bytes done and in all; closing stops the download."""
+def _arrived(name: str, done: int, total: int | None) -> tuple[int, int, str]:
+    """Return what to show of a download: megabytes there and in all, and words.
+
+    Examples
+    --------
+    >>> _arrived("dinov2-s", 3 << 20, 88 << 20)
+    (3, 88, 'MB of dinov2-s')
+    >>> _arrived("dinov2-s", 3 << 20, None)[:2]
+    (0, 0)
+    """
+    n_mb = -(-done // _MB)
+    if total is None:  # a full bar would say that it is over
+        return 0, 0, f"{n_mb} MB of {name} are here; nobody says how many there are."
+    return n_mb, -(-max(total, done) // _MB), f"MB of {name}"
+
+
+def _iter_download(
+    name: str, fetching: threading.Lock
+) -> Iterator[Beat | tuple[int, int | None]]:
+    """Fetch weights, yielding bytes done and in all; closing stops the download.
+
+    Beats come while the server is silent, so that it can be closed then, too.
+    """
     from napari_alibi_seg.features import download_weights
 
     news: queue.Queue[Any] = queue.Queue()
@@ -214,7 +241,10 @@ def _iter_download(name: str) -> Iterator[tuple[int, int | None]]:
 
     def fetch() -> None:
         try:
-            download_weights(name, progress=progress)
+            # one that was stopped may still wait for its next bytes
+            with fetching:
+                if not stopped.is_set():
+                    download_weights(name, progress=progress)
             news.put(None)
         except Stopped:
             return
@@ -223,9 +253,17 @@ def _iter_download(name: str) -> Iterator[tuple[int, int | None]]:
 
     threading.Thread(target=fetch, name="alibi-seg download", daemon=True).start()
     try:
-        while (item := news.get()) is not None:
+        while (item := _next(news)) is not None:
             if isinstance(item, BaseException):
                 raise item
             yield item
     finally:
         stopped.set()
+
+
+def _next(news: queue.Queue[Any]) -> Any:
+    """Return what comes next, or a beat while nothing comes."""
+    try:
+        return news.get(timeout=_BEAT_S)
+    except queue.Empty:
+        return Beat("features", 0, 0)

@@ -8,20 +8,20 @@ dict of its fields.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
+from napari_alibi_seg._widgets._backbone_row import BackboneRow
+from napari_alibi_seg._widgets._controls import Choice, Number, Wait
 from napari_alibi_seg._widgets._dialogs import Dialogs
 from napari_alibi_seg._widgets._hooks import on_gui
 from napari_alibi_seg._widgets._parts import Hint, Section, button, form, row
-from napari_alibi_seg._widgets._result_panel import Choice, Number, Wait
 from napari_alibi_seg._workspace import DockSettings
 
-__all__ = ["BackboneRow", "FeaturesPanel"]
+__all__ = ["FeaturesPanel"]
 
 _KINDS = (
     ("both", "ViT and classical"),
@@ -37,49 +37,6 @@ _FILE = ""
 _ON_THE_FLY = (
     "Classical features need no extraction: they are computed where they are needed."
 )
-
-
-@dataclass(frozen=True, slots=True)
-class BackboneRow:
-    """What is told of a named backbone.
-
-    Attributes
-    ----------
-    name, title : str
-        As settings name it, and as the list shows it.
-    licence : str
-        Of the weights.
-    size_mb : int or None
-        Of the download, where it is known.
-    is_here : bool
-        Whether the weights are on this computer.
-    is_downloadable : bool
-        Whether they can be fetched.
-
-    Examples
-    --------
-    >>> BackboneRow("dinov2-s", "DINOv2-S/14", "Apache-2.0", 88, True, True).text
-    'Licence: Apache-2.0. Size: 88 MB. Its weights are here.'
-    """
-
-    name: str
-    title: str
-    licence: str
-    size_mb: int | None
-    is_here: bool
-    is_downloadable: bool
-
-    @property
-    def text(self) -> str:
-        """Licence, size, and where the weights are, in words."""
-        size = "" if self.size_mb is None else f" Size: {self.size_mb:,} MB."
-        if self.is_here:
-            where = "Its weights are here."
-        elif self.is_downloadable:
-            where = "Its weights are not here: download them, or use a file."
-        else:
-            where = "Its weights are not here, and it takes a file to get them."
-        return f"Licence: {self.licence}.{size} {where}"
 
 
 def _is_path(backbone: str) -> bool:

@@ -152,7 +152,7 @@ class FileFlow(QObject):
         area = [] if size is None else [f"area_{size.unit}2"]
         rows.writerow(["image", "class_id", "class", "fraction", "pixels", *area])
         names = self.dock.session.classes.names
-        for i, share in sorted(self.dock.train.fractions.items()):
+        for i, share in sorted(self.dock.result.fractions.items()):
             pixels = round(share * n)
             more = [] if size is None else [f"{pixels * size.y * size.x:.6g}"]
             name = names.get(i, "not sure")

@@ -1,32 +1,28 @@
-"""Choosing an image: its source, its project, its pixel size, what is left out."""
+"""Choosing an image: its source, its pixel size, whether it can be worked on.
+
+Where its scribbles are kept is `_project_flow`'s, what is left out `_area_flow`'s.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from napari.utils.notifications import show_error
-from qtpy.QtCore import QObject, QTimer
+import numpy as np
+from qtpy.QtCore import QObject
 
-from napari_alibi_seg._base import AlibiSegError, PixelSize, Window
+from napari_alibi_seg._base import PixelSize
+from napari_alibi_seg._widgets._area_flow import AreaFlow
 from napari_alibi_seg._widgets._hooks import on_gui
 from napari_alibi_seg._widgets._jobs import Lane
 from napari_alibi_seg._widgets._layers import source_of, warm_up_colours
-from napari_alibi_seg._workspace import (
-    ExcludedArea,
-    FoundProject,
-    Opened,
-    OpenImage,
-    Project,
-)
+from napari_alibi_seg._widgets._project_flow import ProjectFlow
+from napari_alibi_seg._workspace import Opened, OpenImage
 
 if TYPE_CHECKING:
     from napari_alibi_seg._widgets._dock import Dock
 
 __all__ = ["ImageFlow"]
-
-_AREAS_MS = 300  # after the last change of a shape
 
 
 class ImageFlow(QObject):
@@ -37,17 +33,12 @@ class ImageFlow(QObject):
         self.dock = dock
         self.current: OpenImage | None = None
         self._open = Lane("open", self)
-        self._project = Lane("project", self)
         self._devices = Lane("devices", self)
-        self.lanes = (self._open, self._project, self._devices)
-        self._bar: Window | None = None
+        self.projects = ProjectFlow(dock, self)
+        self.areas = AreaFlow(dock, self)
+        self.lanes = (self._open, *self.projects.lanes, self._devices)
         self._image: OpenImage | None = None  # on show, perhaps still being opened
-        self._heard: list[Any] = []  # layers of areas
-        self._waiting: Any = None  # a stroke that began before there was a project
-        self._areas_timer = QTimer(self)
-        self._areas_timer.setSingleShot(True)
-        self._areas_timer.setInterval(_AREAS_MS)
-        self._areas_timer.timeout.connect(self._take_areas)
+        self._is_refused = False  # the shown image is open in another layer
         stage, panel = dock.stage, dock.image_panel
         stage.images_changed.connect(self.refresh)
         stage.image_removed.connect(self._lose)
@@ -55,17 +46,12 @@ class ImageFlow(QObject):
         stage.plane_changed.connect(self.reopen)
         panel.image_chosen.connect(self.choose)
         panel.pixel_size_wanted.connect(self._set_pixel_size)
-        panel.area_wanted.connect(self._draw_area)
-        panel.area_accepted.connect(self._leave_out_bar)
-        panel.area_declined.connect(lambda: self._suggest(None))
-        panel.areas_cleared.connect(self._clear_areas)
         self._devices.start(_iter_devices, on_event=panel.set_devices)
 
     def close(self) -> None:
         """Stop."""
-        self._areas_timer.stop()
-        for shapes in self._heard:
-            shapes.events.data.disconnect(self._areas_drawn)
+        self.areas.close()
+        self.projects.close()
         if self._image is not None:
             self._image.is_dropped = True
         for lane in self.lanes:
@@ -92,6 +78,7 @@ class ImageFlow(QObject):
     @on_gui
     def choose(self, layer: Any) -> None:
         """Turn to an image layer."""
+        self.areas.settle()
         self.dock.stage.choose(layer)
         self.reopen()
 
@@ -103,7 +90,9 @@ class ImageFlow(QObject):
         self.dock.features.stop()
         self.dock.offer.withdraw()
         self._open.stop()
-        self.current = None
+        self.areas.settle()
+        self.projects.keep_early()
+        self.current, self._is_refused = None, False
         if stage.current is None:
             return
         layer, plane = stage.current.image, stage.plane
@@ -111,8 +100,13 @@ class ImageFlow(QObject):
         known = session.images.get((id(layer), plane))
         if known is not None:
             self._show(known)
-            self._ready(known)
+            self.ready(known)
             return
+        for (
+            image
+        ) in self.projects.underway:  # one that was left while it was being opened
+            if image.key == (id(layer), plane):
+                image.is_dropped = True
         self.dock.image_panel.show_image(["Reading the image ..."])
 
         def make() -> Iterator[Any]:
@@ -122,6 +116,7 @@ class ImageFlow(QObject):
                 first = source_of(layer, (0,) * len(plane))
             image = OpenImage(
                 key=(id(layer), plane),
+                layer=id(layer),
                 source=source,
                 name=layer.name,
                 plane=plane or None,
@@ -130,7 +125,7 @@ class ImageFlow(QObject):
             yield image
             yield from session.iter_open(image)
 
-        self._open.start(make, on_event=self._opened, on_error=self._failed)
+        self._open.start(make, on_event=self._opened, on_error=self.failed)
 
     @on_gui
     def _opened(self, event: Any) -> None:
@@ -141,17 +136,34 @@ class ImageFlow(QObject):
         image = self._image
         assert image is not None
         session = self.dock.session
-        for other in session.planes_of(image):
-            image.excluded = other.excluded
-        self._suggest(None if image.excluded else event.bar)
+        twin = session.open_elsewhere(image)
+        if twin is not None:
+            self._refuse(twin)
+            return
+        session.join(image)
+        self._show(image)
+        self.areas.suggest(None if image.excluded else event.bar)
         shared = session.sibling(image)
         if shared is not None:
             image.project = shared
-            self._begin(image)
+            self.begin(image)
         elif event.found is None:
-            self._begin(image)
+            self.begin(image)
         else:
-            self._offer(image, event.found)
+            self.projects.offer(image, event.found)
+
+    def _refuse(self, twin: OpenImage) -> None:
+        """Say that the pixels are open already: two layers would paint over another."""
+        self._is_refused = True
+        self.areas.suggest(None)
+        layers = self.dock.stage.images()
+        name = next((x.name for x in layers if id(x) == twin.layer), twin.name)
+        self.dock.image_panel.show_image(
+            [
+                f"This image is open already, in the layer {name!r}. Choose that layer "
+                "to go on with its scribbles, or remove it to work here."
+            ]
+        )
 
     def _show(self, image: OpenImage) -> None:
         self._image = image
@@ -164,68 +176,44 @@ class ImageFlow(QObject):
         panel.set_pixel_size(
             None if size is None else size.x,
             "um" if size is None else size.unit,
-            size is not None and source.path is not None,
+            size is not None and source.path is not None and image.typed_size is None,
         )
         panel.set_plane(
             "" if image.plane is None else f"Plane {image.plane}: the shown one."
         )
 
-    def _offer(self, image: OpenImage, found: FoundProject) -> None:
-        def chosen(is_on: bool) -> None:
-            if is_on:
-                self._open_project(image, found)
-            else:
-                self.dock.stage.painted_early = None
-                self._begin(image)
+    def is_shown(self, image: OpenImage) -> bool:
+        """Return whether an image is on show, perhaps still being opened."""
+        return self._image is image
 
-        text = f"{found.reason} Go on with its scribbles and classes?"
-        if not found.is_same_image:
-            text = (
-                f"{found.reason} The pixels are not those it was painted on. Use its "
-                "scribbles all the same?"
-            )
-        self.dock.offer.ask(text, "Go on", "Start new", chosen)
-
-    def _open_project(self, image: OpenImage, found: FoundProject) -> None:
+    def begin(self, image: OpenImage) -> None:
+        """The image can be worked on, if it is still the one on show."""
         session = self.dock.session
+        session.images[image.key] = image
+        if image.is_dropped:  # its layer went meanwhile
+            session.drop(image.key)
+            self.projects.let_go()
+        elif image is self._image:
+            self._show(image)
+            self.ready(image)
 
-        def make() -> Iterator[Any]:
-            accept = not found.is_same_image
-            yield from session.iter_project(image, found, accept=accept)
-
-        def failed(text: str, error: BaseException) -> None:
-            self._failed(text, error)
-            self._begin(image)
-
-        def opened(project: Project) -> None:
-            state = project.load_state()
-            if not session.painted_ids:
-                # nothing else counts on the classes and settings that there are
-                session.classes.replace(state.classes)
-                self.dock.set_settings(state.settings)
-            session.classes.ensure(project.painted_everywhere())
-            if project.notices:
-                self.dock.classes_panel.set_hint(" ".join(project.notices))
-            self._begin(image)
-
-        self._project.start(make, on_event=opened, on_error=failed)
-
-    def _begin(self, image: OpenImage) -> None:
-        """The image can be worked on."""
-        self.dock.session.images[image.key] = image
-        self._ready(image)
-
-    def _ready(self, image: OpenImage) -> None:
+    def ready(self, image: OpenImage) -> None:
+        """Let the user work on the image on show."""
         if image.project is None:  # another plane may have got one meanwhile
             image.project = self.dock.session.sibling(image)
+        if image.pending is not None or image in self.projects.underway:
+            # its strokes come first: who shows the image would not know of them
+            self.projects.make(image)
+            return
         self.current = image
         self.dock.image_panel.set_areas(len(image.excluded))
         if image.excluded:
-            self._show_areas(image)
+            self.areas.show(image)
         self.dock.image_ready.emit(image)
 
     @on_gui
-    def _failed(self, text: str, _error: BaseException) -> None:
+    def failed(self, text: str, _error: BaseException) -> None:
+        """Say why the image on show could not be opened."""
         self.dock.image_panel.show_image([text])
 
     @on_gui
@@ -233,6 +221,8 @@ class ImageFlow(QObject):
         """The layer was removed: stop, keep what is painted, forget the image."""
         self._forget(layer)
         self.refresh()
+        if self._is_refused:
+            self.reopen()
 
     @on_gui
     def _replaced(self, layer: Any) -> None:
@@ -240,6 +230,8 @@ class ImageFlow(QObject):
         was_shown = self._forget(layer)
         if was_shown:
             self.choose(layer)
+        elif self._is_refused:
+            self.reopen()
 
     def _forget(self, layer: Any) -> bool:
         """Let go of all planes of a layer; return whether it was on show."""
@@ -251,13 +243,12 @@ class ImageFlow(QObject):
             self.dock.features.stop()
             self.dock.offer.withdraw()
             self.current = None
-            if self._image is not None:
-                self._image.is_dropped = True
-        for key in [k for k in session.images if k[0] == id(layer)]:  # type: ignore[index]
-            try:
-                session.drop(key)
-            except AlibiSegError as err:
-                show_error(str(err))
+            self.areas.stop()
+        for image in [self._image, *self.projects.underway, *session.images.values()]:
+            if image is not None and image.layer == id(layer):
+                image.is_dropped = True
+                session.drop(image.key)
+        self.projects.let_go()
         return was_shown
 
     # -------------------------------------------------------------------- project
@@ -267,25 +258,13 @@ class ImageFlow(QObject):
         image = self.current
         if image is None:
             return
-        if image.project is not None:
+        session, painted = self.dock.session, self.dock.stage.painted()
+        # a copy, as the layer may show another plane or nothing when it is read
+        if image.project is not None or session.keep(image, np.array(painted)):
             then()
             return
-        self._waiting = then
-        image.pending = self.dock.stage.painted()
-        if self._project.is_busy:
-            return
-        session = self.dock.session
-
-        def made(_project: Project) -> None:
-            waiting, self._waiting = self._waiting, None
-            if waiting is not None and self.current is image:
-                waiting()
-
-        self._project.start(
-            lambda: session.iter_project(image, None),
-            on_event=made,
-            on_error=lambda text, _: self.dock.classes_panel.set_hint(text),
-        )
+        self.projects.waiting = then
+        self.projects.make(image)
 
     # ----------------------------------------------------------------- pixel size
 
@@ -295,79 +274,10 @@ class ImageFlow(QObject):
         if image is None:
             return
         size = None if wish is None else PixelSize(wish[0], wish[0], wish[1])
-        image.source = replace(image.source, pixel_size=size)
+        self.dock.session.set_pixel_size(image, size)
         self.dock.image_panel.show_image(_facts(image))
-
-    # ---------------------------------------------------------------------- areas
-
-    def _suggest(self, bar: Window | None) -> None:
-        self._bar = bar
-        text = ""
-        if bar is not None:
-            text = f"An information bar was found: rows {bar.y0} to {bar.y1 - 1}."
-        self.dock.image_panel.suggest_area(text)
-
-    @on_gui
-    def _leave_out_bar(self) -> None:
-        image, bar = self.current, self._bar
-        if image is None or bar is None:
-            return
-        corners = (
-            *((bar.y0, bar.x0), (bar.y0, bar.x1)),
-            *((bar.y1, bar.x1), (bar.y1, bar.x0)),
-        )
-        area = ExcludedArea(kind="box", corners=corners)
-        self._suggest(None)
-        self._set_areas(image, (*image.excluded, area))
-        self._show_areas(image)
-
-    @on_gui
-    def _draw_area(self) -> None:
-        image = self.current
-        if image is None:
-            return
-        shapes = self._show_areas(image)
-        self.dock.viewer.layers.selection.active = shapes
-        shapes.mode = "add_rectangle"
-
-    def _show_areas(self, image: OpenImage) -> Any:
-        stage = self.dock.stage
-        shapes = stage.draw_areas(image.excluded)
-        if all(shapes is not heard for heard in self._heard):
-            shapes.events.data.connect(self._areas_drawn)
-            self._heard.append(shapes)
-        return shapes
-
-    @on_gui
-    def _areas_drawn(self, _event: Any) -> None:
-        if not self.dock.stage.is_quiet:
-            self._areas_timer.start()
-
-    @on_gui
-    def _take_areas(self) -> None:
-        if self.current is not None:
-            self._set_areas(self.current, self.dock.stage.drawn_areas())
-
-    @on_gui
-    def _clear_areas(self) -> None:
-        if self.current is not None:
-            self._set_areas(self.current, ())
-            self.dock.stage.draw_areas(())
-
-    def areas_lost(self) -> None:
-        """The layer of areas was removed by hand: then nothing is left out."""
-        if self.current is not None:
-            self._set_areas(self.current, ())
-
-    def _set_areas(self, image: OpenImage, areas: tuple[ExcludedArea, ...]) -> None:
-        if areas == image.excluded:
-            return
-        for plane in {image, *self.dock.session.planes_of(image)}:
-            plane.excluded = areas
-        self.dock.image_panel.set_areas(len(areas))
         if image.project is not None:
-            self.dock.train.save()
-        self.dock.train.result_is_stale()
+            self.dock.scribbles.save()
 
 
 def _facts(image: OpenImage) -> list[str]:

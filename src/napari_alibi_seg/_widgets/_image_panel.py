@@ -13,9 +13,9 @@ from qtpy.QtCore import QSignalBlocker, Signal
 from qtpy.QtWidgets import QLabel, QLineEdit, QVBoxLayout, QWidget
 
 from napari_alibi_seg._base import SettingsError
+from napari_alibi_seg._widgets._controls import Choice
 from napari_alibi_seg._widgets._hooks import on_gui
 from napari_alibi_seg._widgets._parts import Hint, button, form, row
-from napari_alibi_seg._widgets._result_panel import Choice
 from napari_alibi_seg._workspace import DockSettings
 
 __all__ = ["ImagePanel"]

@@ -131,6 +131,8 @@ class Lane(QObject):
         self._ticket: _Ticket | None = None
         self._workers: set[GeneratorWorker] = set()
         self._is_closed = False
+        # a window may be deleted with all in it before anybody is told that it closes
+        self.destroyed.connect(lambda: self._lose())
 
     @property
     def is_busy(self) -> bool:
@@ -215,3 +217,10 @@ class Lane(QObject):
     def _end(self) -> None:
         self._ticket = None
         self.busy_changed.emit(False)
+
+    def _lose(self) -> None:
+        """Stop without a word: Qt's half of this object is gone."""
+        self._is_closed = True
+        ticket, self._ticket = self._ticket, None
+        if ticket is not None:
+            ticket.stop()

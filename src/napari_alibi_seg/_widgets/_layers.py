@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "class_colours",
     "leading",
+    "look_at",
     "new_like",
     "paint_window",
     "painted_window",
@@ -37,6 +38,7 @@ __all__ = [
 ]
 
 _UNITS = {"micrometer": "um", "nanometer": "nm", "millimeter": "mm"}
+_ZOOM = 2.0  # screen pixels an image pixel needs to be painted on
 _SAMPLE = 64  # pixels a side that are compared to know a file from its layer
 
 
@@ -112,9 +114,7 @@ def _pixel_size(layer: Layer) -> PixelSize | None:
     if len(units) < 2 or units[0] != units[1] or units[0] in ("pixel", ""):
         return None
     y, x = (float(v) for v in layer.scale[-2:])
-    return PixelSize(
-        y, x, {"micrometer": "um", "nanometer": "nm"}.get(units[0], units[0])
-    )
+    return PixelSize(y, x, _UNITS.get(units[0], units[0]))
 
 
 def file_of(layer: Layer) -> Path | None:
@@ -152,6 +152,14 @@ def view_of(viewer: Any, layer: Layer) -> View:
         return whole
     step = int(1 / max(1e-9, viewer.camera.zoom * float(layer.scale[-1])))
     return View(Window(y0, y1, x0, x1), max(1, step))
+
+
+def look_at(viewer: Any, layer: Layer, row: float, col: float) -> None:
+    """Bring a pixel of a layer to the middle of the view, large enough to paint on."""
+    scale, shift = np.array(layer.scale[-2:]), np.array(layer.translate[-2:])
+    camera = viewer.camera
+    camera.center = (*camera.center[:-2], *np.array((row, col)) * scale + shift)
+    camera.zoom = max(camera.zoom, _ZOOM / float(scale[-1]))
 
 
 def new_like(layer: Image, kind: type, data: Any, name: str, **more: Any) -> Layer:

@@ -170,7 +170,7 @@ class LookFlow(QObject):
 
         def show(found: tuple[Any, Any]) -> None:
             entry = self.dock.session.classes.add(f"cluster {cluster + 1}")
-            self.dock.train.arm(entry.id)
+            self.dock.scribbles.arm(entry.id)
             self.dock.classes_panel.pick(entry.id)
             stage = self.dock.stage
             if stage.current is None or stage.current.scribbles is None:

@@ -10,14 +10,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
-from qtpy.QtGui import QColor, QPainter, QPixmap
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
-    QHBoxLayout,
-    QLabel,
     QPushButton,
     QSizePolicy,
     QSpinBox,
@@ -25,6 +21,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_alibi_seg._widgets._cluster_row import ClusterRow
 from napari_alibi_seg._widgets._hooks import on_gui
 from napari_alibi_seg._widgets._parts import Hint, button, row
 
@@ -34,7 +31,6 @@ _NOT_READY = "Extract features first: press Extract above."
 _CLICK = "Click a point in the image: what is like it becomes bright."
 _BUSY = "Computing\N{HORIZONTAL ELLIPSIS}"
 _N_COMPONENTS = 6
-_SWATCH_PX = 14
 
 
 class LookPanel(QWidget):
@@ -147,7 +143,7 @@ class LookPanel(QWidget):
             Of each cluster, 0 to 1.
         """
         while len(self.cluster_rows) < len(shares):
-            made = _ClusterRow(len(self.cluster_rows), self.cluster_list)
+            made = ClusterRow(len(self.cluster_rows), self.cluster_list)
             made.wanted.connect(self._ask_class)
             self.cluster_list.layout().addWidget(made)
             self.cluster_rows.append(made)
@@ -213,7 +209,7 @@ class LookPanel(QWidget):
         self.hide_button = button(
             "Hide", "Show the image and the segmentation alone again", self._ask_hide
         )
-        self.cluster_rows: list[_ClusterRow] = []
+        self.cluster_rows: list[ClusterRow] = []
         self._toggles = {
             "components": self.components_toggle,
             "clusters": self.clusters_toggle,
@@ -317,58 +313,6 @@ class LookPanel(QWidget):
         # while others are computed, those in the list may be others already
         for line in self.cluster_rows:
             line.class_button.setEnabled(not self._is_busy)
-
-
-class _ClusterRow(QWidget):
-    """A cluster: its colour, its share, and the way to a class."""
-
-    wanted = Signal(int)
-
-    def __init__(self, cluster: int, parent: QWidget) -> None:
-        super().__init__(parent)
-        self._cluster = cluster
-        self.swatch, self.text = QLabel(), QLabel()
-        self.text.setToolTip("Share of the area of this image")
-        self.swatch.setToolTip("Colour of this cluster over the image")
-        self.class_button = button(
-            "Make a class of it",
-            "Add a class and paint scribbles of it well inside this cluster",
-            self._ask,
-        )
-        layout = QHBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(4)
-        layout.addWidget(self.swatch)
-        layout.addWidget(self.text, 1)
-        layout.addWidget(self.class_button)
-
-    def show_cluster(self, share: float, colour: Sequence[float]) -> None:
-        """Show the values of a cluster."""
-        self.text.setText(f"{self._cluster + 1}: {_percent(share)}")
-        self.swatch.setPixmap(_swatch(colour))
-
-    @on_gui
-    def _ask(self) -> None:
-        self.wanted.emit(self._cluster)
-
-
-def _percent(share: float) -> str:
-    """Return a share as text; what is there is never shown as nothing."""
-    if 0 < share < 0.001:
-        return "< 0.1 %"
-    return f"{100 * share:.1f} %"
-
-
-def _swatch(colour: Sequence[float]) -> QPixmap:
-    red, green, blue = (round(255 * float(np.clip(c, 0, 1))) for c in colour)
-    pixmap = QPixmap(_SWATCH_PX, _SWATCH_PX)
-    pixmap.fill(QColor(red, green, blue))
-    painter = QPainter(pixmap)
-    # a frame: a black cluster on a black theme is seen too
-    painter.setPen(QColor(128, 128, 128))
-    painter.drawRect(0, 0, _SWATCH_PX - 1, _SWATCH_PX - 1)
-    painter.end()
-    return pixmap
 
 
 def _toggle(text: str, tip: str) -> QPushButton:

@@ -22,6 +22,8 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_alibi_seg._widgets._hooks import on_gui
+
 __all__ = ["Bar", "Hint", "Section", "button", "form", "row"]
 
 
@@ -43,10 +45,15 @@ class Bar(QProgressBar):
 
 
 class Hint(QLabel):
-    """A wrapped sentence: what to do next, or what was found; hidden when empty."""
+    """A wrapped sentence: what to do next, or what was found; hidden when empty.
+
+    Another sentence of the same height leaves the layout of the dock alone: Qt would
+    lay out all widgets around it again and compose the window three times for it.
+    """
 
     def __init__(self, text: str = "", parent: QWidget | None = None) -> None:
         super().__init__(parent)
+        self._is_untold = False
         self.setWordWrap(True)
         self.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
@@ -54,7 +61,7 @@ class Hint(QLabel):
 
     def say(self, text: str, *, is_error: bool = False) -> None:
         """Show a sentence, or nothing."""
-        self.setText(text)
+        self._set_text(text)
         if not text:
             self.hide()
         elif self.parent() is not None:  # alone it would be a window for a moment
@@ -63,6 +70,32 @@ class Hint(QLabel):
         style = "color: #e5534b;" if is_error else ""
         if style != self.styleSheet():  # each time the whole style is worked out anew
             self.setStyleSheet(style)
+
+    def _set_text(self, text: str) -> None:
+        if not (text and self.isVisible()):
+            self.setText(text)
+            return
+        before = self._heights()
+        # a change of what is hidden is no matter to a layout; it is still painted
+        hidden = Qt.WidgetAttribute.WA_WState_Hidden
+        self.setAttribute(hidden, True)
+        self.setText(text)
+        self.setAttribute(hidden, False)
+        self._is_untold = self._heights() == before
+        if not self._is_untold:
+            self.updateGeometry()
+
+    def _heights(self) -> tuple[int, int]:
+        """Return what a layout asks for: the height at this width, and at any."""
+        return self.heightForWidth(self.width()), self.sizeHint().height()
+
+    @on_gui
+    def resizeEvent(self, event: Any) -> None:
+        """Tell the layout of a text that may have another height at this width."""
+        super().resizeEvent(event)
+        if self._is_untold:
+            self._is_untold = False
+            self.updateGeometry()
 
 
 class Section(QFrame):

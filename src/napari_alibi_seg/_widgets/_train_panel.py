@@ -19,9 +19,9 @@ from qtpy.QtWidgets import (
 )
 
 from napari_alibi_seg._segmenter import HoldoutScore
+from napari_alibi_seg._widgets._controls import Choice, Number, Wait
 from napari_alibi_seg._widgets._hooks import on_gui
 from napari_alibi_seg._widgets._parts import Bar, Hint, Section, button, form, row
-from napari_alibi_seg._widgets._result_panel import Choice, Number, Wait
 from napari_alibi_seg._workspace import DockSettings
 
 __all__ = ["ScoreTable", "TrainPanel"]

@@ -11,9 +11,11 @@ from napari_alibi_seg._workspace._class_csv import (
     write_classes,
 )
 from napari_alibi_seg._workspace._classes import MAX_CLASS_ID, ClassEntry, ClassTable
+from napari_alibi_seg._workspace._events import Extracted, LoadedFile, Note, Opened
 from napari_alibi_seg._workspace._images import OpenImage, excluded_mask
 from napari_alibi_seg._workspace._look_cells import MAX_COMPONENTS
-from napari_alibi_seg._workspace._looks import ClusterLook, Look, Looks
+from napari_alibi_seg._workspace._look_results import ClusterLook, Look
+from napari_alibi_seg._workspace._looks import Looks
 from napari_alibi_seg._workspace._painting import (
     export_mask,
     find_pixels,
@@ -34,13 +36,7 @@ from napari_alibi_seg._workspace._requests import (
     Generation,
     segmenter_arguments,
 )
-from napari_alibi_seg._workspace._session import (
-    Extracted,
-    LoadedFile,
-    Note,
-    Opened,
-    Session,
-)
+from napari_alibi_seg._workspace._session import Session
 from napari_alibi_seg._workspace._state import ExcludedArea, ProjectState
 
 __all__ = [

@@ -108,7 +108,7 @@ class BatchRequest:
         if self.device != "auto":
             out += ["--device", self.device]
         if self.workers is not None:
-            out += ["--workers", str(self.workers)]
+            out += ["--threads", str(self.workers)]
         return out
 
 

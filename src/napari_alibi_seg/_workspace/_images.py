@@ -7,14 +7,14 @@ is done by `Session`, in a worker.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from napari_alibi_seg._base import Window
+from napari_alibi_seg._base import PixelSize, Window
 from napari_alibi_seg._segmenter import Embedding
 from napari_alibi_seg._workspace._places import ImageIdentity
 from napari_alibi_seg._workspace._planes import Plane
@@ -55,6 +55,10 @@ class OpenImage:
         What was painted before there was a project to keep it in.
     is_dropped : bool
         Whether nobody works on it any more.
+    layer : hashable
+        The dock's name for its layer, the same for all its planes.
+    typed_size : PixelSize or None
+        As the user typed it; None if it is the file's or unknown.
     """
 
     key: Hashable
@@ -68,12 +72,24 @@ class OpenImage:
     first: ImageSource | None = None
     pending: npt.NDArray[Any] | None = None
     is_dropped: bool = False
+    layer: Hashable = None
+    typed_size: PixelSize | None = None
     _mask: tuple[Any, Mask | None] | None = field(default=None, repr=False)
 
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns."""
         return self.source.shape
+
+    def is_same(self, other: OpenImage) -> bool:
+        """Return whether two are of one image, perhaps of two planes or layers of it.
+
+        Names do not count: a layer is renamed, or opened twice under two names.
+        """
+        a, b = self.identity, other.identity
+        if a is None or b is None:
+            return False
+        return (a.path, a.shape, a.content_hash) == (b.path, b.shape, b.content_hash)
 
     @property
     def is_extracted(self) -> bool:
@@ -85,6 +101,22 @@ class OpenImage:
     def painted(self) -> dict[int, int]:
         """Painted pixels by class id."""
         return {} if self.project is None else self.project.painted(self.plane)
+
+    def take_size(self, typed: PixelSize | None) -> None:
+        """Take over a pixel size that was typed earlier, unless the file has its own.
+
+        Examples
+        --------
+        >>> from napari_alibi_seg.data import open_image
+        >>> image = OpenImage(1, open_image(np.zeros((4, 5), np.uint8)), "steel")
+        >>> image.take_size(PixelSize(0.5, 0.5, "um"))
+        >>> image.source.pixel_size
+        PixelSize(y=0.5, x=0.5, unit='um')
+        """
+        has_own = self.source.path is not None and self.source.pixel_size is not None
+        if typed is not None and (self.typed_size is not None or not has_own):
+            self.typed_size = typed
+            self.source = replace(self.source, pixel_size=typed)
 
     def strokes(self) -> npt.NDArray[Any]:
         """Return what to learn from, (Y, X): strokes where nothing is left out."""

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from napari_alibi_seg._base import SettingsError, StoreError
+from napari_alibi_seg._base import SettingsError, StoreError, Window
 from napari_alibi_seg._segmenter import Embedding
 from napari_alibi_seg.data import TokenGrid, iter_bands
 
@@ -220,8 +220,9 @@ def _iter_tokens(e: Embedding) -> _Loading:
 def _iter_classical(e: Embedding) -> _Loading:
     """Yield progress and return the features at cells, (R, C, F) float32."""
     yield from e.iter_classical_cells()
-    rows, cols = (_chosen(n, _every(e)) for n in e.grid.shape)
-    chosen = e.classical_at_cells[:, rows[:, np.newaxis], cols]
+    every, (n_rows, n_cols) = _every(e), e.grid.shape
+    cells = Window(_first(n_rows, every), n_rows, _first(n_cols, every), n_cols)
+    chosen = e.classical_cells.window(cells, every)
     return np.ascontiguousarray(np.moveaxis(chosen, 0, -1))
 
 

@@ -5,95 +5,30 @@ a colour or a cluster means the same in each, and brings what it finds to the pi
 one image, at no more samples than a screen needs. Features are ViT tokens, or the
 classical features at the cells that stand in for tokens where there is no ViT.
 
-Only this module knows what may be asked, and what is kept from one look to the next.
-Reading features and the way between cells and pixels is left to `_look_cells`, the
-arithmetic to `analysis`.
+Only this module knows what may be asked. What is kept from one look to the next is
+left to `_look_basis`, reading features and the way between cells and pixels to
+`_look_cells`, the arithmetic to `analysis`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib import import_module
-from threading import Lock
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from napari_alibi_seg._base import FloatArray, SettingsError, UInt8Array
+from napari_alibi_seg._base import SettingsError
 from napari_alibi_seg._segmenter import Embedding
+from napari_alibi_seg._workspace._look_basis import Basis
 from napari_alibi_seg._workspace._look_cells import Cells, dabs
-from napari_alibi_seg.analysis import (
-    FeatureSpace,
-    cluster_maps,
-    feature_space,
-    similarity_map,
-)
+from napari_alibi_seg._workspace._look_results import ClusterLook, Look
 from napari_alibi_seg.data import sample_grid
 
-__all__ = ["ClusterLook", "Look", "Looks"]
+__all__ = ["Looks"]
 
-_Map: TypeAlias = npt.NDArray[np.floating[Any]]
 _Pixels: TypeAlias = npt.NDArray[np.int64]
-
-# Values that are normalised at once when clusters are given out.
-_BLOCK_VALUES = 1 << 20
-# Images whose components are kept; up to 8 MB each.
-_KEPT_SCORES = 16
-
-_blas = Lock()
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Look:
-    """A picture of the features of a whole image.
-
-    Attributes
-    ----------
-    values : (h, w, 3) uint8, (h, w) uint8 or (h, w) float32
-        Colours, brightness, or cosines.
-    step : int
-        Pixels per sample: sample (i, j) stands for the block of `step` pixels a side
-        from ``(i * step, j * step)`` on.
-    """
-
-    values: UInt8Array | FloatArray
-    step: int
-
-    @property
-    def offset(self) -> float:
-        """Row and column, in pixels, of the middle of the first block."""
-        return (self.step - 1) / 2
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class ClusterLook:
-    """Clusters of the features of a whole image.
-
-    Attributes
-    ----------
-    labels_yx : (h, w) uint8
-        0 to K - 1, ordered along the first component.
-    step : int
-        Pixels per sample, as for `Look`.
-    colours : (K, 3) float32
-        What the components make of each cluster, 0 to 1.
-    shares : (K,) float32
-        Of the area of this image; 0 for a cluster that only other images have.
-    """
-
-    labels_yx: UInt8Array
-    step: int
-    colours: FloatArray
-    shares: FloatArray
-
-    @property
-    def offset(self) -> float:
-        """Row and column, in pixels, of the middle of the first block."""
-        return (self.step - 1) / 2
 
 
 class Looks:
@@ -134,7 +69,7 @@ class Looks:
         seed: int = 0,
     ) -> None:
         self._seed = seed
-        self._basis = _Basis(Cells(dict(embeddings)), bool(standardise), seed)
+        self._basis = Basis(Cells(dict(embeddings)), bool(standardise), seed)
 
     @property
     def keys(self) -> tuple[Hashable, ...]:
@@ -150,7 +85,7 @@ class Looks:
     def standardise(self, value: bool) -> None:
         basis = self._basis
         if bool(value) != basis.standardise:
-            self._basis = _Basis(basis.cells, bool(value), self._seed)
+            self._basis = Basis(basis.cells, bool(value), self._seed)
 
     def set_embeddings(self, embeddings: Mapping[Hashable, Embedding]) -> bool:
         """Look at other images from now on.
@@ -170,7 +105,7 @@ class Looks:
         if old == {key: id(e) for key, e in embeddings.items()}:
             return False
         cells = Cells(dict(embeddings))
-        self._basis = _Basis(cells, basis.standardise, self._seed)
+        self._basis = Basis(cells, basis.standardise, self._seed)
         return True
 
     def n_components(self) -> int:
@@ -315,9 +250,7 @@ class Looks:
                 f"column {col}. Click inside the image."
             )
         at = int(cells.nearest_row[row]), int(cells.nearest_col[col])
-        space = basis.fitted()
-        with _one_blas_thread():
-            cosines = similarity_map(space, cells.features, *at)
+        cosines = basis.cosines(key, *at)
         rows, cols, step = cells.lattice()
         fine = sample_grid(
             cosines[:, :, np.newaxis], cells.row_at[rows], cells.col_at[cols]
@@ -385,87 +318,3 @@ class Looks:
                 "another cluster, or erase scribbles that cover it."
             )
         return rows, cols
-
-
-class _Basis:
-    """What all images are measured against, found when first asked for."""
-
-    def __init__(self, cells: Cells, standardise: bool, seed: int) -> None:
-        self.cells = cells
-        self.standardise = standardise
-        self._seed = seed
-        self._space: FeatureSpace | None = None
-        self._groups: dict[int, tuple[FloatArray, FloatArray]] = {}
-        self._scores: dict[Hashable, FloatArray] = {}
-        self._labels: dict[tuple[Hashable, int], UInt8Array] = {}
-        self._lock = Lock()
-
-    def fitted(self) -> FeatureSpace:
-        with self._lock:
-            if self._space is None:
-                samples = self.cells.samples()
-                with _one_blas_thread():
-                    self._space = feature_space(
-                        samples,
-                        n_components=self.cells.n_components,
-                        standardise=self.standardise,
-                        seed=self._seed,
-                    )
-            return self._space
-
-    def scores(self, key: Hashable) -> FloatArray:
-        """Return the components of an image as brightness, (R, C, n)."""
-        found = self._scores.get(key)
-        if found is None:
-            features, space = self.cells.of(key).features, self.fitted()
-            with _one_blas_thread():
-                found = space.picture(features)
-            with self._lock:
-                self._scores[key] = found
-                while len(self._scores) > _KEPT_SCORES:
-                    del self._scores[next(iter(self._scores))]
-        return found
-
-    def groups(self, k: int) -> tuple[FloatArray, FloatArray]:
-        """Return the centres, (K, F), and the colours, (K, 3), of clusters."""
-        space = self.fitted()
-        with self._lock:
-            if k not in self._groups:
-                samples = self.cells.samples()
-                with _one_blas_thread():
-                    found = cluster_maps(space, samples, k, seed=self._seed)[0]
-                self._groups[k] = found.centres, found.colours
-            return self._groups[k]
-
-    def labels(self, key: Hashable, k: int) -> UInt8Array:
-        """Return the cluster of every cell of an image, (R, C)."""
-        if (key, k) not in self._labels:
-            centres, _ = self.groups(k)
-            features, space = self.cells.of(key).features, self.fitted()
-            with _one_blas_thread():
-                self._labels[key, k] = _nearest(space, features, centres)
-        return self._labels[key, k]
-
-
-@contextmanager
-def _one_blas_thread() -> Iterator[None]:
-    """Keep matrix products and k-means on this thread.
-
-    Beside a training, threads that share a product wait for each other: measured 20
-    times slower on two busy cores. One block at a time, because NumPy's limit is that
-    of the whole process, and is set back to what was found.
-    """
-    with _blas, threadpool_limits(1):
-        yield
-
-
-def _nearest(space: FeatureSpace, features: _Map, centres: FloatArray) -> UInt8Array:
-    """Return the nearest centre of every cell."""
-    out = np.empty(features.shape[:2], np.uint8)
-    # half the squared distance, less what all centres have in common
-    half = np.float32(0.5) * np.einsum("kf,kf->k", centres, centres)
-    height = max(1, _BLOCK_VALUES // (features.shape[1] * features.shape[2]))
-    for y in range(0, len(out), height):
-        block = space.normalised(features[y : y + height])
-        out[y : y + height] = (half - block @ centres.T).argmin(axis=2)
-    return out

@@ -31,10 +31,12 @@ from napari_alibi_seg._workspace._classes import ClassTable
 
 __all__ = ["DockSettings", "Generation", "segmenter_arguments"]
 
-# `kind` has another name here, as there are two; `class_weight` is the classes' matter.
+# `kind` has another name here, as there are two; weights are the classes' matter.
 _FEATURES = tuple(n for n in FeatureSettings.model_fields if n != "kind")
 _CLASSIFIER = tuple(
-    n for n in ClassifierSettings.model_fields if n not in ("kind", "class_weight")
+    n
+    for n in ClassifierSettings.model_fields
+    if n not in ("kind", "class_weight", "class_factor")
 )
 
 
@@ -164,9 +166,9 @@ class DockSettings(BaseModel):
         values = {name: getattr(self, name) for name in _FEATURES}
         return validated(FeatureSettings, {"kind": self.features, **values})
 
-    def _classifier_settings(self, class_weight: Any) -> ClassifierSettings:
+    def _classifier_settings(self, factors: dict[int, float]) -> ClassifierSettings:
         values = {name: getattr(self, name) for name in _CLASSIFIER}
-        more = {"kind": self.classifier, "class_weight": class_weight}
+        more = {"kind": self.classifier, "class_factor": factors}
         return validated(ClassifierSettings, {**more, **values})
 
 
@@ -182,11 +184,11 @@ def segmenter_arguments(
     settings : DockSettings
         What is chosen.
     classes : ClassTable
-        Their weights count: all 1 means balanced by painted pixels, else each painted
-        pixel of a class has its weight.
+        Their weights count: classes are balanced by painted pixels, and then a class
+        of weight 2 counts twice as much as one of weight 1.
     painted : tuple of int, optional
-        Ids that are painted anywhere. A classifier refuses the weight of a class that
-        nobody painted, so others are left out; by default all of the table are meant.
+        Ids that there are strokes of to learn from. A classifier refuses the weight of
+        any other class, so these are left out; by default all of the table are meant.
 
     Returns
     -------
@@ -202,21 +204,19 @@ def segmenter_arguments(
     --------
     >>> table = ClassTable()
     >>> pore, grain = table.add("pore"), table.add("grain", class_id=7)
-    >>> segmenter_arguments(DockSettings(), table)[1].class_weight
-    'balanced'
+    >>> segmenter_arguments(DockSettings(), table)[1].class_factor
+    {}
     >>> table.set_weight(7, 2.5)
-    >>> segmenter_arguments(DockSettings(), table)[1].class_weight
-    {1: 1.0, 7: 2.5}
+    >>> segmenter_arguments(DockSettings(), table)[1].class_factor
+    {7: 2.5}
     """
     settings.segmenter_backbone()
-    weights = {
-        i: w for i, w in classes.weights.items() if painted is None or i in painted
+    factors = {
+        i: w
+        for i, w in classes.weights.items()
+        if w != 1 and (painted is None or i in painted)
     }
-    is_plain = all(w == 1 for w in weights.values())
-    return (
-        settings._feature_settings(),
-        settings._classifier_settings("balanced" if is_plain else weights),
-    )
+    return settings._feature_settings(), settings._classifier_settings(factors)
 
 
 class Generation:

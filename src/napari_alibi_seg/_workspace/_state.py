@@ -8,11 +8,12 @@ writing the file is left to `_project`.
 from __future__ import annotations
 
 import json
+import math
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from napari_alibi_seg._base import StoreError
+from napari_alibi_seg._base import PixelSize, StoreError
 from napari_alibi_seg._workspace._classes import ClassEntry, ClassTable
 from napari_alibi_seg._workspace._places import ImageIdentity
 from napari_alibi_seg._workspace._requests import DockSettings
@@ -58,6 +59,8 @@ class ProjectState(BaseModel):
         Of the dock.
     excluded : tuple of ExcludedArea
         Areas left out.
+    pixel_size : PixelSize or None
+        As the user typed it, for an image whose file has none.
     classifier : str or None
         The `.alibiseg` file in use: a name in the project, or a path.
 
@@ -72,12 +75,21 @@ class ProjectState(BaseModel):
     classes: tuple[ClassEntry, ...] = ()
     settings: DockSettings = DockSettings()
     excluded: tuple[ExcludedArea, ...] = ()
+    pixel_size: PixelSize | None = None
     classifier: str | None = None
 
     @field_validator("classes")
     @classmethod
     def _distinct(cls, value: tuple[ClassEntry, ...]) -> tuple[ClassEntry, ...]:
         return ClassTable(value).entries
+
+    @field_validator("pixel_size")
+    @classmethod
+    def _positive(cls, value: PixelSize | None) -> PixelSize | None:
+        sides = () if value is None else (value.y, value.x)
+        if not all(0 < side < math.inf for side in sides):
+            raise ValueError("must have sides above 0")
+        return value
 
 
 def to_json(

@@ -148,14 +148,16 @@ def fit_classifier(
         If fewer than two classes are painted or an id is not positive.
     SettingsError
         If lengths differ, a feature or weight is not a finite number, or
-        `settings.class_weight` names an id that is not painted.
+        `settings.class_weight` or `class_factor` names an id that is not painted.
 
     Notes
     -----
     More than 200,000 pixels are thinned out to that number (see `subsample`); their
     weights make up for it, so that the balance of the classes stays what was asked.
     Balanced weights are ``N / (K N_c)`` as in scikit-learn; a forest balances the
-    samples of each tree.
+    samples of each tree. With `settings.class_factor` these weights are multiplied, and
+    those of a forest are of all its samples: scikit-learn would balance a factor away
+    in each tree.
 
     Examples
     --------
@@ -205,8 +207,9 @@ def _forest(
     n_jobs: int,
 ) -> tuple[Forest, dict[str, Any]]:
     wanted = settings.class_weight
-    if isinstance(wanted, dict):
-        wanted = {i: wanted.get(int(id_), 1.0) for i, id_ in enumerate(ids)}
+    if isinstance(wanted, dict) or any(f != 1 for f in settings.class_factor.values()):
+        weights = class_weights(settings, ids, np.bincount(index_n))
+        wanted = dict(enumerate(weights.tolist()))
     model = fit_forest(
         features_nf,
         index_n,

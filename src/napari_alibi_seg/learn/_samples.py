@@ -147,16 +147,25 @@ def class_weights(
     if wanted is None:
         return np.ones(len(ids))
     if wanted == "balanced":
-        return counts.sum() / (len(ids) * counts.astype(np.float64))
+        balanced = counts.sum() / (len(ids) * counts.astype(np.float64))
+        factors = _by_class("class_factor", settings.class_factor, ids)
+        return np.asarray(balanced * factors, np.float64)
+    return _by_class("class_weight", wanted, ids)
+
+
+def _by_class(
+    name: str, wanted: dict[int, float], ids: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
+    """Return numbers by ascending id, 1 where `wanted` says nothing."""
     unknown = sorted(set(wanted) - set(ids.tolist()))
     if unknown:
         raise SettingsError(
-            f"`class_weight` names the ids {unknown}, but only {ids.tolist()} are "
+            f"`{name}` names the ids {unknown}, but only {ids.tolist()} are "
             "painted. Paint them or leave them out."
         )
-    weights = np.array([wanted.get(int(i), 1.0) for i in ids], np.float64)
-    if not np.isfinite(weights).all() or (weights <= 0).any():
+    numbers = np.array([wanted.get(int(i), 1.0) for i in ids], np.float64)
+    if not np.isfinite(numbers).all() or (numbers <= 0).any():
         raise SettingsError(
-            f"`class_weight` must hold positive finite numbers, got {wanted!r}."
+            f"`{name}` must hold positive finite numbers, got {wanted!r}."
         )
-    return weights
+    return numbers

@@ -1,0 +1,199 @@
+"""Our layers for one image layer, each made when it is first needed.
+
+Only this module knows how our layers are marked, so that a dock that is opened again
+finds them, what they look like and where in the list they go. Which image is on show,
+and what the user does to a layer, is `_stage`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+from napari.layers import Image, Labels, Layer, Shapes
+
+from napari_alibi_seg._base import Window
+from napari_alibi_seg._widgets._layers import class_colours, new_like
+from napari_alibi_seg._workspace import ClassEntry
+
+__all__ = ["ImageStage", "is_ours"]
+
+_BRUSH = 8
+_LABELS_OPACITY = 0.45
+_MAPS_OPACITY = 0.7
+_MARK = "napari-alibi-seg"  # in the metadata of our layers
+_MAPS = ("uncertainty", "probability")
+
+
+def is_ours(layer: Layer) -> bool:
+    """Return whether a dock made a layer, this one or an earlier one."""
+    return _MARK in layer.metadata
+
+
+class ImageStage:
+    """See the module.
+
+    Parameters
+    ----------
+    viewer : Viewer
+        Which the layers are put into.
+    image : Image
+        The user's layer that ours belong to.
+    dress : callable
+        Gets each layer of ours once it is in the viewer.
+    """
+
+    def __init__(
+        self, viewer: Any, image: Image, dress: Callable[[Layer], None]
+    ) -> None:
+        self.viewer = viewer
+        self.image = image
+        self._dress = dress
+        self.scribbles: Labels | None = None
+        self.labels: Labels | None = None
+        self.maps: dict[str, Image] = {}
+        self.overlay: Layer | None = None
+        self.areas: Shapes | None = None
+        self._stale: set[str] = set()
+        self._adopt()
+
+    def _adopt(self) -> None:
+        """Take over what an earlier dock made for this image."""
+        for layer in self.viewer.layers:
+            mark = layer.metadata.get(_MARK)
+            if mark is None or mark["of"] != str(self.image.unique_id):
+                continue
+            if mark["kind"] in _MAPS:
+                self.maps[mark["kind"]] = layer
+            else:
+                setattr(self, mark["kind"], layer)
+            self._dress(layer)
+
+    def mark(self, layer: Layer, kind: str) -> None:
+        """Note on a layer that it is ours, and what it is."""
+        layer.metadata[_MARK] = {"kind": kind, "of": str(self.image.unique_id)}
+
+    @property
+    def all(self) -> list[Layer]:
+        """Our layers that exist."""
+        some = [self.labels, *self.maps.values(), self.overlay, self.areas]
+        return [layer for layer in [*some, self.scribbles] if layer is not None]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the image without its colour axis."""
+        data = self.image.data[0] if self.image.multiscale else self.image.data
+        return tuple(int(n) for n in data.shape[: self.image.ndim])
+
+    def forget(self, layer: Layer) -> str:
+        """Drop a layer that was removed; return what it was."""
+        for name in ("scribbles", "labels", "overlay", "areas"):
+            if getattr(self, name) is layer:
+                setattr(self, name, None)
+                return name
+        for name, own in [*self.maps.items()]:
+            if own is layer:
+                del self.maps[name]
+                return name
+        return ""
+
+    def add(self, layer: Layer) -> None:
+        """Put a layer above the image and below the scribbles."""
+        layers = self.viewer.layers
+        at = len(layers)
+        if self.scribbles is not None and self.scribbles in layers:
+            at = layers.index(self.scribbles)
+        active = layers.selection.active
+        layers.insert(at, layer)
+        self._dress(layer)
+        # what the user was painting on stays in hand
+        if active is not None and active in layers:
+            layers.selection.active = active
+
+    def new_scribbles(self, dtype: Any, entries: tuple[ClassEntry, ...]) -> Labels:
+        """Put an empty layer for scribbles on top of all others."""
+        layer: Any = new_like(
+            self.image,
+            Labels,
+            np.zeros(self.shape, dtype),
+            f"scribbles: {self.image.name}",
+            opacity=1.0,
+            colormap=class_colours(entries),
+        )
+        layer.brush_size = _BRUSH
+        self.mark(layer, "scribbles")
+        self.viewer.add_layer(layer)
+        self._dress(layer)
+        self.scribbles = layer
+        return self.scribbles
+
+    def result(self, entries: tuple[ClassEntry, ...]) -> Labels:
+        """Return the Labels layer of the segmentation."""
+        if self.labels is None:
+            many = any(e.id > 255 for e in entries)
+            data = np.zeros(self.shape, np.uint16 if many else np.uint8)
+            self.labels = new_like(
+                self.image,
+                Labels,
+                data,
+                f"segmentation: {self.image.name}",
+                opacity=_LABELS_OPACITY,
+                colormap=class_colours(entries),
+            )
+            self.mark(self.labels, "labels")
+            self.add(self.labels)
+        assert self.labels is not None
+        return self.labels
+
+    def map(self, name: str, colormap: str) -> Image:
+        """Return the image layer of the uncertainty or of a probability."""
+        if name not in self.maps:
+            layer: Any = new_like(
+                self.image,
+                Image,
+                # half floats take ten times as long to show
+                np.zeros(self.shape, np.float32),
+                f"{name}: {self.image.name}",
+                opacity=_MAPS_OPACITY,
+                colormap=colormap,
+                contrast_limits=(0.0, 1.0),
+                blending="additive",
+            )
+            self.maps[name] = layer
+            self.mark(layer, name)
+            self.add(layer)
+        return self.maps[name]
+
+    def write_map(
+        self, name: str, plane: tuple[int, ...], at: Window, block: Any
+    ) -> None:
+        """Write a piece of a map; it is shown with the next `refresh`."""
+        layer = self.maps.get(name)
+        if layer is not None:
+            layer.data[(*plane, *at.slices)] = block
+            self._stale.add(name)
+
+    def refresh(self) -> None:
+        """Show what was written to maps."""
+        for name in self._stale & self.maps.keys():
+            self.maps[name].refresh()
+        self._stale.clear()
+
+    def show_overlay(self, layer: Layer | None) -> None:
+        """Replace the overlay by another, or remove it."""
+        old, self.overlay = self.overlay, None
+        if old is not None and old in self.viewer.layers:
+            self.viewer.layers.remove(old)
+        if layer is not None:
+            self.overlay = layer
+            self.mark(layer, "overlay")
+            self.add(layer)
+
+    def remove_all(self) -> None:
+        """Take our layers out of the viewer."""
+        for layer in self.all:
+            self.forget(layer)
+            with suppress(ValueError):
+                self.viewer.layers.remove(layer)

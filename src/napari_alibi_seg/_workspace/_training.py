@@ -1,0 +1,216 @@
+"""Jobs that compute: extract features, train on what is painted, apply, score.
+
+Each is a generator for a worker thread. What is left out of an image is neither learnt
+nor labelled; how pixels are taken out of results is `_masking`'s.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import numpy as np
+
+from napari_alibi_seg._base import AnnotationError, SettingsError, Window
+from napari_alibi_seg._segmenter import (
+    Beat,
+    Embedding,
+    HoldoutScore,
+    LiveEvent,
+    Segmenter,
+    Tile,
+    View,
+    iter_holdout,
+    iter_live,
+    iter_warm_up,
+    least_certain,
+)
+from napari_alibi_seg._workspace._desk import Desk
+from napari_alibi_seg._workspace._events import Applied, Extracted, Note
+from napari_alibi_seg._workspace._images import OpenImage
+from napari_alibi_seg._workspace._masking import masked
+
+__all__ = ["TrainingJobs"]
+
+
+class TrainingJobs(Desk):
+    """The jobs that need features and a classifier."""
+
+    def iter_extract(
+        self, image: OpenImage, view: View | None = None
+    ) -> Iterator[Extracted | Beat]:
+        """Compute the features of an image, from the middle of the view outwards."""
+        settings = self.settings
+        segmenter = self._current(settings, self.painted_ids)
+        embedding = self._embedding(segmenter, image)
+        store = embedding.store
+        if store is not None:
+            total = len(store.grid.tiles)
+            missing = store.missing()
+            if not missing:
+                yield Extracted(total, total, 0.0, was_stored=True)
+            else:
+                yield Extracted(total - len(missing), total, None)
+            started, order = time.monotonic(), _tiles_from(embedding, view)
+            with closing(segmenter.iter_complete(embedding, order=order)) as tiles:  # type: ignore[type-var]
+                for n, _ in enumerate(tiles, 1):
+                    speed = (time.monotonic() - started) / n
+                    done = total - len(missing) + n
+                    yield Extracted(done, total, speed * (len(missing) - n))
+        yield from iter_warm_up(segmenter, embedding, view=view)
+
+    def _training_images(
+        self, segmenter: Segmenter, shown: OpenImage
+    ) -> tuple[list[OpenImage], list[str]]:
+        """Return the painted images that have features, the shown first; and others."""
+        used, waiting = [], []
+        rest = [i for i in [*self.images.values()] if i is not shown]
+        for image in [shown, *rest]:
+            if not image.painted:
+                continue
+            self._embedding(segmenter, image)
+            if image.is_extracted:
+                used.append(image)
+            else:
+                waiting.append(image.name)
+        return used, waiting
+
+    def iter_live(self, shown: OpenImage, view: View) -> Iterator[LiveEvent | Note]:
+        """Train on everything painted and segment the shown image; see `iter_live`."""
+        segmenter = self._current(self.settings, self.painted_ids)
+        used, waiting = self._training_images(segmenter, shown)
+        if waiting:
+            yield Note(
+                f"Features are missing of {', '.join(waiting)}: extract them, so that "
+                "its strokes count."
+            )
+        if not used and waiting:
+            raise AnnotationError(
+                "Training needs features of a painted image, and none has them yet. "
+                "Extract features first."
+            )
+        if not used:
+            raise AnnotationError(
+                "Nothing is painted yet. Pick a class and paint a stroke of it."
+            )
+        embedding = self._embedding(segmenter, shown)
+        strokes = [i.strokes() for i in used]
+        learnt = _ids_in(used, strokes)
+        # weights of other classes would be refused
+        segmenter = self._current(self.settings, tuple(sorted(learnt)))
+        hidden = sorted({i for image in used for i in image.painted} - learnt)
+        if hidden:
+            names = ", ".join(self.classes.names.get(i, f"class {i}") for i in hidden)
+            yield Note(
+                f"Trained without {names}: painted only where the image is left out."
+            )
+        run = iter_live(
+            segmenter,
+            [i.embedding for i in used if i.embedding is not None],
+            strokes,
+            view=view,
+            shown=embedding,
+            class_names={i: n for i, n in self.classes.names.items() if i in learnt},
+        )
+        yield from masked(run, shown)
+
+    def iter_show(self, shown: OpenImage, view: View) -> Iterator[LiveEvent | Applied]:
+        """Apply a classifier that is there already to an image."""
+        segmenter = self._segmenter
+        if segmenter is None or segmenter.classifier is None:
+            raise SettingsError("There is no classifier yet. Train or load one.")
+        embedding = self._embedding(segmenter, shown)
+        ids = tuple(int(i) for i in segmenter.classifier.class_ids)
+        yield Applied(ids)
+        tiles = segmenter.iter_predict(embedding, focus=view.focus)
+        with closing(tiles):  # type: ignore[type-var]
+            yield from masked((Tile(t) for t in tiles), shown, ids)
+
+    def iter_score(self, n_folds: int = 5) -> Iterator[HoldoutScore]:
+        """Score the classifier on strokes it was not trained on."""
+        segmenter = self._current(self.settings, self.painted_ids)
+        used = [i for i in [*self.images.values()] if i.painted and i.is_extracted]
+        if not used:
+            raise AnnotationError(
+                "Nothing can be scored yet: paint at least two strokes of two classes."
+            )
+        strokes = [i.strokes() for i in used]
+        segmenter = self._current(self.settings, tuple(sorted(_ids_in(used, strokes))))
+        yield from iter_holdout(
+            segmenter,
+            [i.embedding for i in used if i.embedding is not None],
+            strokes,
+            n_folds=n_folds,
+        )
+
+    def iter_least_certain(
+        self, image: OpenImage, side: int = 1024
+    ) -> Iterator[tuple[float, float]]:
+        """Yield the pixel (row, column) in the least certain neighbourhood.
+
+        The classifier is asked at no more than about `side` x `side` pixels, whatever
+        is shown, so that every part of the image has its chance.
+        """
+        segmenter = self._segmenter
+        if segmenter is None or segmenter.classifier is None:
+            raise SettingsError("There is no classifier yet. Train or load one.")
+        embedding = self._embedding(segmenter, image)
+        step = max(1, -(-max(image.shape) // side))
+        h, w = (-(-n // step) for n in image.shape)
+        uncertainty = np.zeros((h, w), np.float32)
+        for tile in segmenter.iter_predict(embedding, order="reading"):
+            at = tile.window
+            rows, cols = (
+                np.arange(-(-a // step), -(-b // step))
+                for a, b in ((at.y0, at.y1), (at.x0, at.x1))
+            )
+            picked = tile.uncertainty_yx[
+                np.ix_(rows * step - at.y0, cols * step - at.x0)
+            ]
+            uncertainty[np.ix_(rows, cols)] = picked
+        left_out = image.left_out(Window(0, image.shape[0], 0, image.shape[1]), step)
+        if left_out is not None:
+            uncertainty[left_out] = 0
+        painted = np.zeros(image.shape, np.uint8)
+        if image.project is not None:
+            painted = image.project.load_scribbles(image.plane)
+        coarse = _any_in_blocks(painted > 0, step, (h, w))
+        row, col = least_certain(uncertainty, coarse, radius=max(2, 24 // step))
+        yield (row * step + step / 2, col * step + step / 2)
+
+
+def _ids_in(images: list[OpenImage], strokes: list[Any]) -> set[int]:
+    """Return the classes that there are strokes of, outside what is left out."""
+    ids: set[int] = set()
+    for image, labels in zip(images, strokes, strict=True):
+        if image.mask() is None:
+            ids |= set(image.painted)
+        else:
+            ids |= set(np.flatnonzero(np.bincount(labels.ravel())).tolist())
+    return ids
+
+
+def _tiles_from(embedding: Embedding, view: View | None) -> list[int] | None:
+    """Return the tiles of a store, nearest to the middle of the view first."""
+    if view is None or embedding.store is None:
+        return None
+    grid = embedding.store.grid
+    middles = []
+    for tile in grid.tiles:
+        at = grid.pixel_of_token(
+            (tile.keep.y0 + tile.keep.y1) // 2, (tile.keep.x0 + tile.keep.x1) // 2
+        )
+        middles.append((at[0] - view.focus[0]) ** 2 + (at[1] - view.focus[1]) ** 2)
+    return [int(i) for i in np.argsort(middles, kind="stable")]
+
+
+def _any_in_blocks(mask: Any, step: int, shape: tuple[int, int]) -> Any:
+    """Return whether any pixel of each block of `step` is true."""
+    padded = np.zeros((shape[0] * step, shape[1] * step), bool)
+    padded[: mask.shape[0], : mask.shape[1]] = mask[
+        : padded.shape[0], : padded.shape[1]
+    ]
+    blocks = padded.reshape(shape[0], step, shape[1], step)
+    return blocks.any(axis=(1, 3))

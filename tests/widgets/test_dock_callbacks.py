@@ -1,0 +1,86 @@
+"""While features are computed, the GUI thread only shows how far they are."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+pytest.importorskip("napari")
+from widgets import gestures
+from widgets.driver import QUIET, wait_until, write_sample
+
+from napari_alibi_seg import Segmenter
+from napari_alibi_seg._widgets._hooks import record_callbacks
+
+pytestmark = [pytest.mark.gui, *(pytest.mark.filterwarnings(q) for q in QUIET)]
+
+HOLD_S = 0.05  # what is promised
+SHARE = 0.25  # of the time of a tile: what slow computers are allowed
+
+
+@pytest.fixture
+def ready(driver, tmp_path):
+    """An image of several tiles, and a backbone that is loaded already."""
+    driver.open(write_sample(tmp_path / "small.png"))
+    panel = driver.dock.features_panel
+    gestures.pick(driver.dock.image_panel.device, "cpu")
+    gestures.pick(panel.kind, "both")
+    gestures.pick(panel.backbone, "alibi-tiny")
+    gestures.press(panel.extract)
+    driver.settled()
+    big = write_sample(tmp_path / "big.tif", "precipitates", shape=(1024, 1024))
+    (layer,) = driver.viewer.open(str(big), layer_type="image")
+    gestures.pick(driver.dock.image_panel.image, layer)
+    wait_until(lambda: driver.dock.image is not None, "the image")
+    driver.settled()
+    return driver
+
+
+def too_long(times, per_tile: float) -> list[str]:
+    """Return the callbacks that held the window for too long."""
+    limit = max(HOLD_S, SHARE * per_tile)
+    return [f"{t.name}: {t.seconds:.3f} s" for t in times if t.seconds > limit]
+
+
+def extract(driver):
+    """Extract; return callback times, seconds a tile, and who computed."""
+    tiles, threads = [], set()
+    iter_complete = Segmenter.iter_complete
+
+    def watched(self, *args, **more):
+        for event in iter_complete(self, *args, **more):
+            tiles.append(time.perf_counter())
+            threads.add(threading.current_thread() is threading.main_thread())
+            yield event
+
+    with pytest.MonkeyPatch.context() as patch, record_callbacks() as times:
+        patch.setattr(Segmenter, "iter_complete", watched)
+        gestures.press(driver.dock.features_panel.extract)
+        driver.settled()
+    assert driver.dock.image.is_extracted
+    per_tile = (tiles[-1] - tiles[0]) / (len(tiles) - 1)
+    return times, per_tile, threads
+
+
+def test_extraction_leaves_the_window_alone(ready) -> None:
+    times, per_tile, threads = extract(ready)
+    assert threads == {False}, "tiles were computed on the GUI thread"
+    assert not too_long(times, per_tile)
+    assert any("deliver" in t.name for t in times)
+    # in all, as nested callbacks are counted twice
+    assert sum(t.seconds for t in times) < 0.2 * per_tile * 9
+
+
+def test_the_hook_would_tell(ready, monkeypatch) -> None:
+    panel = ready.dock.features_panel
+    show = panel.show_progress
+
+    def slow(*args, **more):
+        time.sleep(1.5)  # as a tile on this thread would take
+        show(*args, **more)
+
+    monkeypatch.setattr(panel, "show_progress", slow)
+    times, per_tile, _ = extract(ready)
+    assert too_long(times, min(per_tile, 1.5))
