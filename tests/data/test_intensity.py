@@ -13,6 +13,7 @@ from napari_alibi_seg._base import (
 )
 from napari_alibi_seg.data import (
     IntensityRange,
+    _intensity,
     measure_range,
     open_image,
     resolve_channels,
@@ -140,3 +141,34 @@ def test_grey_stored_as_colour_equals_grey():
 def test_range_survives_json():
     r = IntensityRange((0.1,), (0.7,), (0.3,))
     assert IntensityRange.from_dict(r.to_dict()) == r
+
+
+def test_a_grey_pixel_of_a_colour_image_does_not_depend_on_its_window():
+    rng = np.random.default_rng(0)
+    for dtype in (np.uint8, np.uint16, np.float32, np.float64):
+        block = (rng.random((40, 40, 3)) * 255).astype(dtype)
+        block[:, :20] = block[:, :20, :1]
+        whole = working_channels(block, "grey")
+        one = IntensityRange((3.0,), (200.0,), (9.0,))
+        part = one.apply(working_channels(block[:, :20], "grey"))
+        assert one.apply(whole)[..., :20].tobytes() == part.tobytes()
+        assert np.ptp(whole[:, 20:]) > 50
+
+
+def test_blocks_of_any_size_measure_the_same_range(monkeypatch):
+    rng = np.random.default_rng(1)
+    image = rng.integers(0, 60000, (1300, 1700), np.uint16)
+    monkeypatch.setattr(_intensity, "_MAX_SAMPLES", 50_000)
+    expected = measure_range(open_image(image), "grey")
+    heights = []
+    source = open_image(image)
+    read = type(source).read
+    monkeypatch.setattr(
+        type(source), "read", lambda s, w: heights.append(w.shape) or read(s, w)
+    )
+    monkeypatch.setattr(_intensity, "_BLOCK_BYTES", 1)
+    assert measure_range(source, "grey") == expected
+    assert max(heights) == (512, 512)
+    stride = 7  # 1300 x 1700 over 50,000 samples, and its root
+    low, fill, high = np.percentile(image[::stride, ::stride], [0.5, 50, 99.5])
+    assert (expected.low, expected.high, expected.fill) == ((low,), (high,), (fill,))

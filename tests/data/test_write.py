@@ -24,7 +24,7 @@ from napari_alibi_seg.data import (
     write_text_atomic,
 )
 from napari_alibi_seg.data._atomic import write_all
-from napari_alibi_seg.data._tiff_frame import _CLASSIC_TIFF_BYTES
+from napari_alibi_seg.data._tiff_frame import CLASSIC_TIFF_BYTES
 
 RNG = np.random.default_rng(8)
 Usage = namedtuple("Usage", "total used free")
@@ -263,7 +263,7 @@ def test_unwritten_pixels_are_zero(tmp_path):
 
 
 def test_beyond_the_reach_of_classic_tiff(tmp_path):
-    side = int(_CLASSIC_TIFF_BYTES**0.5) + 1
+    side = int(CLASSIC_TIFF_BYTES**0.5) + 1
     path = tmp_path / "a.tif"
     if shutil.disk_usage(tmp_path).free < 2 * side**2:
         pytest.skip("needs 9 GB of free disk, though it fills only a few kB")

@@ -2,6 +2,7 @@
 
 from napari_alibi_seg.data._annotations import Annotations
 from napari_alibi_seg.data._atomic import write_bytes_atomic, write_text_atomic
+from napari_alibi_seg.data._blocks import BlockCache, touched_blocks
 from napari_alibi_seg.data._compiled import compiled
 from napari_alibi_seg.data._infobar import find_info_bar
 from napari_alibi_seg.data._intensity import (
@@ -10,8 +11,13 @@ from napari_alibi_seg.data._intensity import (
     resolve_channels,
     working_channels,
 )
-from napari_alibi_seg.data._io import open_image
-from napari_alibi_seg.data._labels import read_labels
+from napari_alibi_seg.data._io import open_image, open_levels
+from napari_alibi_seg.data._labels import read_annotations, read_labels
+from napari_alibi_seg.data._levels import (
+    coarse_store,
+    iter_coarse_levels,
+    open_coarse_levels,
+)
 from napari_alibi_seg.data._metrics import (
     ConfusionCounts,
     EvaluationPair,
@@ -26,6 +32,7 @@ from napari_alibi_seg.data._microstructures import (
 )
 from napari_alibi_seg.data._paths import cache_dir
 from napari_alibi_seg.data._resample import sample_grid
+from napari_alibi_seg.data._results import RESULT_KINDS, ResultStore
 from napari_alibi_seg.data._sniff import IMAGE_SUFFIXES
 from napari_alibi_seg.data._source import ImageSource
 from napari_alibi_seg.data._store import (
@@ -47,13 +54,16 @@ from napari_alibi_seg.data._write import TiffPlaneWriter, write_image
 __all__ = [
     "IMAGE_SUFFIXES",
     "KINDS",
+    "RESULT_KINDS",
     "Annotations",
+    "BlockCache",
     "ConfusionCounts",
     "DiskStore",
     "EvaluationPair",
     "ImageSource",
     "IntensityRange",
     "MemoryStore",
+    "ResultStore",
     "Scores",
     "SyntheticMicrograph",
     "TiffPlaneWriter",
@@ -63,19 +73,25 @@ __all__ = [
     "WorkingImage",
     "cache_dir",
     "centre_out",
+    "coarse_store",
     "compiled",
     "confusion",
     "draw_scribbles",
     "evaluate_pairs",
     "find_info_bar",
     "iter_bands",
+    "iter_coarse_levels",
     "measure_range",
+    "open_coarse_levels",
     "open_image",
+    "open_levels",
     "pixel_tiles",
+    "read_annotations",
     "read_labels",
     "resolve_channels",
     "sample_grid",
     "synthesize",
+    "touched_blocks",
     "working_channels",
     "write_bytes_atomic",
     "write_image",

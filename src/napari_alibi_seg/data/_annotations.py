@@ -6,6 +6,7 @@ makes scribbles unusable; what a class is called is the classifier's business.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +34,7 @@ class Annotations:
 
     Examples
     --------
-    >>> a = Annotations.from_labels(np.array([[0, 7], [2, 0]]), (2, 2))
+    >>> a = Annotations.from_bands([np.array([[0, 7], [2, 0]])])
     >>> a.ids.tolist(), a.class_ids
     ([7, 2], (2, 7))
     """
@@ -43,23 +44,23 @@ class Annotations:
     ids: npt.NDArray[np.int64]
 
     @classmethod
-    def from_labels(
+    def from_bands(
         cls,
-        labels: npt.NDArray[Any],
-        image_shape: tuple[int, int],
+        bands: Iterable[npt.NDArray[Any]],
         *,
         name: str = "labels",
+        may_be_empty: bool = False,
     ) -> Annotations:
-        """Collect the painted pixels of a label image.
+        """Collect the painted pixels of a label image that comes in bands of rows.
 
         Parameters
         ----------
-        labels : (Y, X) array of int or bool
-            Class id per pixel, 0 = unlabelled.
-        image_shape : tuple of int
-            Rows and columns the labels must have.
+        bands : iterable of (h, X) array of int or bool
+            From the first row to the last; one at a time is held.
         name : str
             Used in messages.
+        may_be_empty : bool
+            Whether no painted pixel at all is fine.
 
         Returns
         -------
@@ -68,34 +69,47 @@ class Annotations:
         Raises
         ------
         AnnotationError
-            If the labels are not integers, not of the image's shape, negative, above
-            65535, or all 0.
+            If an id is negative or above 65535, or everything is 0.
+
+        Examples
+        --------
+        >>> bands = [np.array([[0, 0]]), np.array([[0, 3]])]
+        >>> a = Annotations.from_bands(bands)
+        >>> a.rows.tolist(), a.cols.tolist(), a.ids.tolist()
+        ([1], [1], [3])
         """
-        labels = np.asarray(labels)
-        if labels.dtype.kind not in "iub":
-            raise AnnotationError(
-                f"{name!r} must hold integer class ids (0 = unlabelled), got "
-                f"{labels.dtype}. Save the scribbles as an integer label image."
-            )
-        if labels.shape != tuple(image_shape):
-            raise AnnotationError(
-                f"{name!r} must have the image's shape {tuple(image_shape)}, got "
-                f"{labels.shape}. Paint on the same image, without resizing."
-            )
-        # many times quicker than `nonzero` where nearly everything is 0
-        rows, cols = np.divmod(np.flatnonzero(labels != 0), labels.shape[1])
-        ids = labels[rows, cols].astype(np.int64)
-        if not ids.size:
+        none = np.zeros(0, np.int64)
+        parts, y = [(none, none, none)], 0
+        for band in bands:
+            # many times quicker than `nonzero` where nearly everything is 0
+            rows, cols = np.divmod(np.flatnonzero(band != 0), band.shape[1])
+            parts.append((rows + y, cols, band[rows, cols].astype(np.int64)))
+            y += len(band)
+        rows, cols, ids = (np.concatenate(p) for p in zip(*parts, strict=True))
+        if not ids.size and not may_be_empty:
             raise AnnotationError(
                 f"{name!r} has no painted pixel: everything is 0. Paint a few strokes "
                 f"of at least two classes."
             )
-        if ids.min() < 0 or ids.max() > MAX_CLASS_ID:
+        if ids.size and (ids.min() < 0 or ids.max() > MAX_CLASS_ID):
             raise AnnotationError(
                 f"{name!r} must hold ids from 0 to {MAX_CLASS_ID}, got "
                 f"{ids.min()} to {ids.max()}."
             )
         return cls(rows, cols, ids)
+
+    def check_inside(self, image_shape: tuple[int, int]) -> None:
+        """Raise an `AnnotationError` if a painted pixel lies outside an image."""
+        for axis, at, n in (
+            ("row", self.rows, image_shape[0]),
+            ("column", self.cols, image_shape[1]),
+        ):
+            if at.size and (at.min() < 0 or at.max() >= n):
+                raise AnnotationError(
+                    f"Painted pixels must lie in the image of {image_shape[0]} x "
+                    f"{image_shape[1]} pixels, got a {axis} from {at.min()} to "
+                    f"{at.max()}. Pair each image with its own labels."
+                )
 
     @property
     def class_ids(self) -> tuple[int, ...]:

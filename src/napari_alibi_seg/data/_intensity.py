@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,9 @@ _logger = logging.getLogger(__name__)
 
 # Percentiles of larger images come from a regular subset: its error is far below noise.
 _MAX_SAMPLES = 4_000_000
+# Read at once for it.
+_BLOCK_PX = 512
+_BLOCK_BYTES = 32 << 20
 # Values half a range outside [0, 1] are kept: bright precipitates carry meaning.
 _CLIP = (-0.5, 1.5)
 # Rec. 709, as scikit-image's rgb2gray
@@ -141,14 +144,20 @@ def _is_grey(source: ImageSource) -> bool:
     return all(
         (block[..., 0] == block[..., 1]).all()
         and (block[..., 0] == block[..., 2]).all()
-        for block in _bands(source)
+        for _, _, block in _blocks(source)
     )
 
 
-def _bands(source: ImageSource, rows: int = 512) -> Any:
+def _blocks(source: ImageSource) -> Iterator[tuple[int, int, npt.NDArray[Any]]]:
+    """Yield (first row, first column, block) in reading order, bounded in bytes."""
     height, width = source.shape
-    for y in range(0, height, rows):
-        yield source.read(Window(y, min(y + rows, height), 0, width))
+    pixel_bytes = source.n_channels * source.dtype.itemsize
+    # whole blocks of the usual sizes, so that none is decoded twice
+    cols = max(_BLOCK_PX, _BLOCK_BYTES // (_BLOCK_PX**2 * pixel_bytes) * _BLOCK_PX)
+    for y in range(0, height, _BLOCK_PX):
+        for x in range(0, width, cols):
+            w = Window(y, min(y + _BLOCK_PX, height), x, min(x + cols, width))
+            yield y, x, source.read(w)
 
 
 def working_channels(
@@ -159,17 +168,22 @@ def working_channels(
     Returns
     -------
     (h, w, 1) or (h, w, n)
-        Grey of a colour block is its Rec. 709 luminance; three equal colours are
-        taken as they are, so that grey stored as RGB gives the same values as grey.
+        Grey of a colour is its Rec. 709 luminance; three equal values are taken as
+        they are, so that grey stored as RGB gives the same values as grey.
     """
     if isinstance(channels, tuple):
         return block[..., list(channels)]
     if channels == "rgb" or block.shape[-1] == 1:
         return block[..., :3]
-    red = block[..., :1]
-    if (block[..., :3] == red).all():
+    red, colours = block[..., :1], block[..., :3]
+    is_grey = (colours == red).all(axis=-1, keepdims=True)
+    if is_grey.all():
         return red
-    return (block[..., :3].astype(np.float32) @ _LUMINANCE)[..., None]
+    wide = block.dtype.itemsize > 2 and block.dtype != np.float32
+    # pixel by pixel: a value must not depend on the window that it is read in
+    r, g, b = np.moveaxis(colours.astype(np.float64 if wide else np.float32), -1, 0)
+    mixed = r * _LUMINANCE[0] + g * _LUMINANCE[1] + b * _LUMINANCE[2]
+    return np.where(is_grey, red, mixed[..., None])
 
 
 def measure_range(
@@ -182,7 +196,7 @@ def measure_range(
     Parameters
     ----------
     source : ImageSource
-        The image; read band by band. Images above 4 million pixels are sampled on a
+        The image; read block by block. Images above 4 million pixels are sampled on a
         regular grid, so the result is the same on every run.
     channels : "grey", "rgb" or tuple of int
         From `resolve_channels`.
@@ -204,11 +218,9 @@ def measure_range(
         If the image is constant: nothing can be told apart in it.
     """
     stride = max(1, int(np.ceil(np.sqrt(np.prod(source.shape) / _MAX_SAMPLES))))
-    parts, y = [], 0
-    for block in _bands(source):
-        first = -y % stride
-        y += block.shape[0]
-        rows = block[first::stride, ::stride]
+    parts = []
+    for y, x, block in _blocks(source):
+        rows = block[-y % stride :: stride, -x % stride :: stride]
         if rows.size:
             parts.append(working_channels(rows, channels).reshape(-1, _count(channels)))
     samples = np.concatenate(parts)

@@ -24,18 +24,19 @@ from napari_alibi_seg.data._source import ImageSource, Stored
 from napari_alibi_seg.data._tiff import stored_tiff
 from napari_alibi_seg.data._zarr import stored_zarr
 
-__all__ = ["Request", "open_image", "open_request"]
+__all__ = ["Request", "open_image", "open_levels", "open_request"]
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Which plane of which array was asked for, and whether colour tables count."""
+    """Which plane of which array was asked for; resolution; do colour tables count."""
 
     plane: int | None = None
     time: int | None = None
     dataset: str | None = None
     axes: str | None = None
     is_coloured: bool = True
+    level: int = 0
 
 
 def open_image(
@@ -96,6 +97,59 @@ def open_image(
     return open_request(image, Request(plane, time, dataset, axes))
 
 
+def open_levels(
+    image: Any,
+    *,
+    plane: int | None = None,
+    time: int | None = None,
+    dataset: str | None = None,
+    axes: str | None = None,
+) -> list[ImageSource]:
+    """Open one plane of an image at every resolution that is stored of it.
+
+    Parameters
+    ----------
+    image, plane, time, dataset, axes
+        As for `open_image`.
+
+    Returns
+    -------
+    list of ImageSource
+        Full resolution first, coarser ones after it, each with its own shape and pixel
+        size; one entry where there is no pyramid. Levels of OME-Zarr and of TIFF
+        that differ in more than rows and columns are left out. An `ImageSource`
+        that is already open has one level.
+
+    Raises
+    ------
+    ImageFileError, SettingsError
+        As `open_image`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "a.tif"
+    ...     with tifffile.TiffWriter(path) as tif:
+    ...         for side in (8, 4):
+    ...             coarse = {"subifds": 1} if side == 8 else {"subfiletype": 1}
+    ...             _ = tif.write(np.zeros((side, side), "u1"), **coarse)
+    ...     [source.shape for source in open_levels(path)]
+    [(8, 8), (4, 4)]
+    """
+    if isinstance(image, ImageSource):
+        chosen = {"plane": plane, "time": time, "dataset": dataset, "axes": axes}
+        _check_alreadyopen_request(image, **chosen)
+        return [image]
+    full, n_levels = _open(image, Request(plane, time, dataset, axes))
+    coarse = [
+        _open(image, Request(plane, time, dataset, axes, level=level))[0]
+        for level in range(1, n_levels)
+    ]
+    return [full, *coarse]
+
+
 def _check_alreadyopen_request(source: ImageSource, **wanted: object) -> None:
     for name, value in wanted.items():
         if value is not None and value != getattr(source, name, None):
@@ -107,6 +161,11 @@ def _check_alreadyopen_request(source: ImageSource, **wanted: object) -> None:
 
 def open_request(image: Any, request: Request) -> ImageSource:
     """Open what was asked for."""
+    return _open(image, request)[0]
+
+
+def _open(image: Any, request: Request) -> tuple[ImageSource, int]:
+    """Open what was asked for; return it and how many resolutions there are."""
     if not isinstance(image, str | os.PathLike):
         if request.dataset is not None:
             raise SettingsError(
@@ -124,7 +183,9 @@ def open_request(image: Any, request: Request) -> ImageSource:
     with quiet(), translated(str(path), f"a sound {kind} image"):
         if kind == "TIFF":
             with tifffile.TiffFile(path) as tif:
-                stored = stored_tiff(path, tif, is_coloured=request.is_coloured)
+                stored = stored_tiff(
+                    path, tif, is_coloured=request.is_coloured, level=request.level
+                )
                 return _chosen(stored, request)
         return _chosen(_stored_file(path, kind, request), request)
 
@@ -142,10 +203,10 @@ def _stored_file(path: Path, kind: str, request: Request) -> Stored:
         case "HDF5":
             return stored_hdf5(path, request.dataset)
         case _:
-            return stored_zarr(path, request.dataset)
+            return stored_zarr(path, request.dataset, request.level)
 
 
-def _chosen(stored: Stored, request: Request) -> ImageSource:
+def _chosen(stored: Stored, request: Request) -> tuple[ImageSource, int]:
     where = str(stored.path or stored.name)
     samples = stored.samples
     if request.axes is not None:
@@ -161,4 +222,4 @@ def _chosen(stored: Stored, request: Request) -> ImageSource:
         time=request.time,
         samples=samples,
     )
-    return ImageSource.from_selection(stored, selection)
+    return ImageSource.from_selection(stored, selection), stored.n_levels

@@ -6,11 +6,13 @@ never colours, never anything that a lossy compression touched.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_alibi_seg._base import AnnotationError, SettingsError
+from napari_alibi_seg._base import AnnotationError, SettingsError, Window
+from napari_alibi_seg.data._annotations import Annotations
 from napari_alibi_seg.data._io import Request, open_request
 from napari_alibi_seg.data._source import ImageSource
 from napari_alibi_seg.data._tiff import LOSSY_NOTE
@@ -18,7 +20,10 @@ from napari_alibi_seg.data._tiff import LOSSY_NOTE
 if TYPE_CHECKING:
     from napari_alibi_seg._base import IntArray
 
-__all__ = ["read_labels"]
+__all__ = ["read_annotations", "read_labels"]
+
+# Of a label image, read at once.
+_BAND_BYTES = 16 << 20
 
 
 def read_labels(
@@ -64,6 +69,65 @@ def read_labels(
     array([[1, 0],
            [0, 1]], dtype=uint8)
     """
+    source = _checked(labels, plane, image_shape, image_name)
+    return _ids(source, source.window)
+
+
+def read_annotations(
+    labels: Any,
+    *,
+    plane: int | None = None,
+    image_shape: tuple[int, int] | None = None,
+    image_name: str | None = None,
+    may_be_empty: bool = False,
+) -> Annotations:
+    """Read the painted pixels of an image of class ids, band by band.
+
+    Memory follows the painted pixels, not the image, where the format is read by
+    window.
+
+    Parameters
+    ----------
+    labels, plane, image_shape, image_name
+        As for `read_labels`.
+    may_be_empty : bool
+        Whether no painted pixel at all is fine.
+
+    Returns
+    -------
+    Annotations
+
+    Raises
+    ------
+    AnnotationError
+        As `read_labels`; also for ids above 65535, or if everything is 0.
+    ImageFileError, SettingsError
+        As `read_labels`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> read_annotations(np.diag([2, 5])).ids.tolist()
+    [2, 5]
+    """
+    source = _checked(labels, plane, image_shape, image_name)
+    (height, width), item = source.shape, source.dtype.itemsize
+    step = max(1, _BAND_BYTES // (width * item))
+    bands = (
+        _ids(source, Window(y, min(y + step, height), 0, width))
+        for y in range(0, height, step)
+    )
+    name = str(labels) if isinstance(labels, (str, os.PathLike)) else "labels"
+    return Annotations.from_bands(bands, name=name, may_be_empty=may_be_empty)
+
+
+def _checked(
+    labels: Any,
+    plane: int | None,
+    image_shape: tuple[int, int] | None,
+    image_name: str | None,
+) -> ImageSource:
+    """Open labels that fit an image."""
     source = _open_labels(labels, plane)
     where = str(source.path or source.name)
     _check_label_kind(source, where)
@@ -74,10 +138,16 @@ def read_labels(
             f"{f' ({image_name})' if image_name else ''}, got {source.shape}.{turned} "
             "Pair each image with its own labels, at full resolution."
         )
-    ids = source.read(source.window)[..., 0]
+    return source
+
+
+def _ids(source: ImageSource, window: Window) -> IntArray:
+    """Read ids, unsigned or at least not negative."""
+    ids = source.read(window)[..., 0]
     if ids.dtype.kind == "b":
         return ids.view(np.uint8)
     if ids.dtype.kind == "i" and ids.min() < 0:
+        where = source.path or source.name
         raise AnnotationError(
             f"{where}: expected ids from 0 (unlabelled) up, got {ids.min()}. Give "
             "every class a positive id."

@@ -19,7 +19,14 @@ from napari_alibi_seg._base import PixelSize
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["UM_PER_UNIT", "from_density", "from_tiff", "named_unit", "pixel_size"]
+__all__ = [
+    "UM_PER_UNIT",
+    "coarser",
+    "from_density",
+    "from_tiff",
+    "named_unit",
+    "pixel_size",
+]
 
 UM_PER_UNIT = {
     "pm": 1e-6,
@@ -89,6 +96,31 @@ def pixel_size(y: Any, x: Any, unit: str | None) -> PixelSize | None:
     if name is None or not all(math.isfinite(s) and s > 0 for s in sides):
         return None
     return PixelSize(*sides, name)
+
+
+def coarser(
+    size: PixelSize | None, full: tuple[int, int], shape: tuple[int, int]
+) -> PixelSize | None:
+    """Return the pixel size of a coarser level, from the shapes (rows, columns).
+
+    Examples
+    --------
+    >>> coarser(PixelSize(1, 1, "nm"), (1001, 600), (251, 150))
+    PixelSize(y=4, x=4, unit='nm')
+    """
+    if size is None:
+        return None
+
+    def factor(n_full: int, n: int) -> float:
+        # levels are whole multiples, cut or filled up at the edge
+        whole = max(1, round(n_full / n))
+        return whole if abs(n * whole - n_full) < whole else n_full / n
+
+    return PixelSize(
+        size.y * factor(full[0], shape[0]),
+        size.x * factor(full[1], shape[1]),
+        size.unit,
+    )
 
 
 def from_density(y: float, x: float, um_per_unit: float) -> PixelSize | None:

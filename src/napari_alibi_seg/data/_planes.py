@@ -10,9 +10,6 @@ which reader is left to the formats.
 from __future__ import annotations
 
 import threading
-from bisect import bisect_right
-from collections import OrderedDict
-from concurrent.futures import Future
 from contextlib import nullcontext
 from itertools import product
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
@@ -20,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 import numpy as np
 
 from napari_alibi_seg._base import ImageFileError, Window
+from napari_alibi_seg.data._blocks import BlockCache, touched_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -137,19 +135,18 @@ class BlockedPlane:
         self._n_channels = n_channels
         self._dtype = dtype
         self._load = load
-        self._blocks: OrderedDict[tuple[int, int], Future[_Pixels]] = OrderedDict()
-        self._n_bytes = 0
-        self._lock = threading.Lock()
         tallest = max(np.diff(self._edges[0]))
         kept = min(self._edges[0][-1], _KEPT_ROWS + 2 * int(tallest))
         row_bytes = self._edges[1][-1] * n_channels * dtype.itemsize
-        self._budget = max(_KEPT_BYTES, kept * row_bytes)
+        self._blocks: BlockCache[tuple[int, int]] = BlockCache(
+            max(_KEPT_BYTES, kept * row_bytes)
+        )
 
     def read(self, window: Window) -> _Pixels:
         """Return the (h, w, C) pixels of `window`."""
         out = np.empty((*window.shape, self._n_channels), self._dtype)
-        rows = _touched(self._edges[0], window.y0, window.y1)
-        columns = _touched(self._edges[1], window.x0, window.x1)
+        rows = touched_blocks(self._edges[0], window.y0, window.y1)
+        columns = touched_blocks(self._edges[1], window.x0, window.x1)
         for (r, ys), (c, xs) in product(rows, columns):
             y, x = self._edges[0][r], self._edges[1][c]
             part = self._block(r, c)[
@@ -162,35 +159,7 @@ class BlockedPlane:
         return out
 
     def _block(self, row: int, column: int) -> _Pixels:
-        key = row, column
-        with self._lock:
-            block = self._blocks.get(key)
-            is_mine = block is None
-            if block is None:
-                block = self._blocks[key] = Future()
-            self._blocks.move_to_end(key)
-        if is_mine:
-            try:
-                pixels = self._load(row, column)
-            except BaseException as err:
-                with self._lock:
-                    del self._blocks[key]
-                block.set_exception(err)
-                raise
-            block.set_result(pixels)
-            self._keep_within_budget(pixels.nbytes)
-        return block.result()
-
-    def _keep_within_budget(self, n_new: int) -> None:
-        with self._lock:
-            self._n_bytes += n_new
-            if self._n_bytes <= self._budget:
-                return
-            finished = [key for key, block in self._blocks.items() if block.done()]
-            for key in finished[:-1]:
-                if self._n_bytes <= self._budget:
-                    return
-                self._n_bytes -= self._blocks.pop(key).result().nbytes
+        return self._blocks.get((row, column), lambda: self._load(row, column))
 
 
 class ColouredPlane:
@@ -208,15 +177,6 @@ class ColouredPlane:
                 f"table, got {positions.max()}. Save the image as grey or RGB."
             )
         return self._table[positions]
-
-
-def _touched(edges: Sequence[int], start: int, stop: int) -> list[tuple[int, slice]]:
-    first = bisect_right(edges, start) - 1
-    last = bisect_right(edges, stop - 1) - 1
-    return [
-        (i, slice(max(edges[i], start), min(edges[i + 1], stop)))
-        for i in range(first, last + 1)
-    ]
 
 
 def chunk_edges(chunks: int | Sequence[int], length: int) -> list[int]:

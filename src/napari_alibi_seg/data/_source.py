@@ -55,6 +55,8 @@ class Stored:
         See `ImageSource`.
     colour_table : (N, 3) uint8 array or None
         Colours of the stored values, if they are to be applied.
+    n_levels : int
+        Resolutions that the file holds of it, this one and coarser ones.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Stored:
     channel_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     colour_table: npt.NDArray[np.uint8] | None = None
+    n_levels: int = 1
 
 
 @dataclass(frozen=True, eq=False)

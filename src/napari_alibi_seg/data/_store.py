@@ -9,11 +9,9 @@ geometry) and a store is refused for any other. Only this module knows that layo
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
-import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,9 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_alibi_seg._base import OutputError, StoreError
+from napari_alibi_seg.data._identity import check_identity, made_once, store_key
 from napari_alibi_seg.data._tiling import TokenGrid, TokenTile
 
-__all__ = ["DiskStore", "MemoryStore", "TokenStore", "store_key"]
+__all__ = ["DiskStore", "MemoryStore", "TokenStore"]
 
 STORE_FORMAT = 1
 STORE_SUFFIX = ".tokens.zarr"
@@ -106,12 +105,6 @@ class MemoryStore:
         return self._tiles[tile.index]
 
 
-def store_key(identity: dict[str, Any]) -> str:
-    """Return the name of a store: a hash of everything its tokens depend on."""
-    text = json.dumps(identity, sort_keys=True, allow_nan=False)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-
 def _full_identity(
     identity: dict[str, Any], grid: TokenGrid, n_channels: int
 ) -> dict[str, Any]:
@@ -160,8 +153,7 @@ class DiskStore:
         self.n_channels = n_channels
         self.identity = _full_identity(identity, grid, n_channels)
         self.path = self.locate(path, identity, grid, n_channels)
-        if not self.path.exists():
-            self._create()
+        made_once(self.path, self._create, "feature store")
         self._array = self._open()
 
     @staticmethod
@@ -223,45 +215,32 @@ class DiskStore:
         return block[:rows, :cols]
 
     def delete(self) -> None:
-        """Remove the store from disk."""
-        shutil.rmtree(self.path)
+        """Remove the store from disk, if it is there; it loses its name at once."""
+        # a kill on the way must not leave half a store where a whole one is looked for
+        doomed = self.path.with_name(f".deleted-{self.path.name}")
+        shutil.rmtree(doomed, ignore_errors=True)
+        with suppress(FileNotFoundError):
+            self.path.rename(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
 
     def _chunk(self, tile: TokenTile) -> Path:
         return self.path / "c" / str(tile.index) / "0" / "0" / "0"
 
-    def _create(self) -> None:
+    def _create(self, path: Path) -> None:
         import zarr
         from zarr.codecs import Crc32cCodec
 
         side = min(self.grid.tile_tokens, max(self.grid.patches)) * self.grid.density
-        parent = self.path.parent
-        temporary = None
-        try:
-            parent.mkdir(parents=True, exist_ok=True)
-            temporary = Path(tempfile.mkdtemp(prefix=".new-", dir=parent))
-            zarr.create_array(
-                temporary / "store",
-                shape=(len(self.grid.tiles), side, side, self.n_channels),
-                chunks=(1, side, side, self.n_channels),
-                dtype="float16",
-                compressors=[Crc32cCodec()],
-                # chunks equal to the fill value are not written: nothing may equal it
-                fill_value=float("nan"),
-                attributes={"alibi_seg": self.identity},
-            )
-            # another process may have made the same store meanwhile: theirs is as good
-            if not self.path.exists():
-                (temporary / "store").rename(self.path)
-        except OSError as err:
-            if not self.path.exists():
-                raise OutputError(
-                    f"Cannot create the feature store {self.path}: "
-                    f"{err.strerror or err}. Choose a folder that can be written and "
-                    f"has room."
-                ) from err
-        finally:
-            if temporary is not None:
-                shutil.rmtree(temporary, ignore_errors=True)
+        zarr.create_array(
+            path,
+            shape=(len(self.grid.tiles), side, side, self.n_channels),
+            chunks=(1, side, side, self.n_channels),
+            dtype="float16",
+            compressors=[Crc32cCodec()],
+            # chunks equal to the fill value are not written: nothing may equal it
+            fill_value=float("nan"),
+            attributes={"alibi_seg": self.identity},
+        )
 
     def _open(self) -> Any:
         import zarr
@@ -279,28 +258,5 @@ class DiskStore:
                 f"{self.path} is a zarr array but not a feature store of this "
                 f"package. Name another folder."
             )
-        if found.get("format") != STORE_FORMAT:
-            raise StoreError(
-                f"{self.path} has store format {found.get('format')!r}; this version "
-                f"reads format {STORE_FORMAT}. Update the package, or extract again."
-            )
-        expected = json.loads(json.dumps(self.identity))
-        if found != expected:
-            raise StoreError(
-                f"The feature store {self.path} was made for something else: "
-                f"{_differences(found, expected)}. Name another folder, or delete it "
-                f"to extract again."
-            )
+        check_identity(self.path, found, self.identity, "feature store")
         return array
-
-
-def _differences(found: Any, expected: Any, prefix: str = "") -> str:
-    """Return the fields in which two JSON objects differ, with both values."""
-    if isinstance(found, dict) and isinstance(expected, dict):
-        parts = [
-            _differences(found.get(k), expected.get(k), f"{prefix}{k}.")
-            for k in sorted({*found, *expected})
-            if found.get(k) != expected.get(k)
-        ]
-        return "; ".join(parts)
-    return f"`{prefix.rstrip('.')}` is {found!r}, expected {expected!r}"

@@ -2,7 +2,7 @@
 
 Only this module knows how a TIFF lays out its pixels. tifffile parses the file once;
 afterwards raw pixels are mapped, and compressed strips and tiles are decoded as windows
-touch them. Of a pyramid the full resolution is read, of several series the first.
+touch them. Of a pyramid one level is read, of several series the first.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from napari_alibi_seg.data._guard import (
     check_dtype,
     check_length,
 )
-from napari_alibi_seg.data._pixel_size import from_tiff
+from napari_alibi_seg.data._pixel_size import coarser, from_tiff
 from napari_alibi_seg.data._planes import BlockedPlane, MappedPlane, PlaneReader
 from napari_alibi_seg.data._source import Stored
 
@@ -58,7 +58,7 @@ _MOST_PACKED_OTHER = 2**17
 
 
 def stored_tiff(
-    path: Path, tif: tifffile.TiffFile, *, is_coloured: bool = True
+    path: Path, tif: tifffile.TiffFile, *, is_coloured: bool = True, level: int = 0
 ) -> Stored:
     """Describe the first image of an open TIFF.
 
@@ -70,6 +70,8 @@ def stored_tiff(
         Open while this runs and while a plane is chosen, not for reading.
     is_coloured : bool
         Apply a colour table. Not for labels: their ids are positions in it.
+    level : int
+        Resolution of a pyramid, 0 the full one.
 
     Raises
     ------
@@ -81,7 +83,8 @@ def stored_tiff(
             f"{path}: expected a TIFF that holds an image, got one without any. "
             "Export it again."
         )
-    series = tif.series[0]
+    levels = _levels(tif.series[0])
+    series = levels[level]
     page = series.keyframe
     where = str(path)
     if page.dtype is None:
@@ -106,11 +109,35 @@ def stored_tiff(
         dtype=check_dtype(series.dtype, where),
         open_plane=lambda chosen: _open_plane(path, series, chosen),
         samples=samples,
-        pixel_size=from_tiff(tif, page),
+        pixel_size=coarser(
+            from_tiff(tif, levels[0].keyframe),
+            _plane_shape(levels[0]),
+            _plane_shape(series),
+        ),
         channel_names=_channel_names(tif),
         notes=notes,
         colour_table=table,
+        n_levels=len(levels),
     )
+
+
+def _plane_shape(series: Any) -> tuple[int, int]:
+    return series.keyframe.imagelength, series.keyframe.imagewidth
+
+
+def _levels(series: Any) -> list[Any]:
+    """Return the resolutions of a series that have the same planes."""
+    full = series.levels[0]
+
+    def planes(level: Any) -> list[Any]:
+        pairs = zip(level.axes, level.shape, strict=True)
+        return [(a, n) for a, n in pairs if a not in "YX"]
+
+    is_sound = [
+        level.axes == full.axes and planes(level) == planes(full)
+        for level in series.levels
+    ]
+    return series.levels[: [*is_sound, False].index(False)]
 
 
 def _check_codec(page: Any, where: str) -> None:

@@ -1,8 +1,8 @@
 """The bytes of a TIFF around its pixels.
 
-Only this module knows how we write TIFF: little-endian, in strips, BigTIFF where
+Only this module knows how we write plain TIFF: little-endian, in strips, BigTIFF where
 classic offsets end, described as ImageJ describes its own files. No dates and no
-versions, so that equal pixels give equal files.
+versions, so that equal pixels give equal files. Pyramids are left to `_tiff_pyramid`.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["write_tiff"]
+__all__ = ["CLASSIC_TIFF_BYTES", "fraction_of", "write_tiff"]
 
 _Pixels: TypeAlias = "npt.NDArray[Any]"
 
-_CLASSIC_TIFF_BYTES = 2**32 - 2**25  # offsets have 32 bits; room for the directories
+CLASSIC_TIFF_BYTES = 2**32 - 2**25  # offsets have 32 bits; room for the directories
 _STRIP_BYTES = 2**20
 _RATIONAL_MAX = 2**32 - 1
 _IMAGEJ_KEYS = {
@@ -74,7 +74,7 @@ def write_tiff(
     pages = (-1, *shape[-plane_axes:])
     flat = (math.prod(shape[:-plane_axes]), *shape[-plane_axes:])
     with tifffile.TiffWriter(
-        path, bigtiff=n_bytes > _CLASSIC_TIFF_BYTES, byteorder="<"
+        path, bigtiff=n_bytes > CLASSIC_TIFF_BYTES, byteorder="<"
     ) as tif:
         offset, _ = tif.write(
             None if data is None else data.reshape(pages),
@@ -137,7 +137,7 @@ def _resolution(
             if size.unit not in UM_PER_UNIT:
                 break
             factor = UM_PER_UNIT[size.unit] / UM_PER_UNIT[unit]
-        per_unit = [_rational(side * factor) for side in (size.x, size.y)]
+        per_unit = [fraction_of(side * factor) for side in (size.x, size.y)]
         if all(per_unit):
             return unit, (per_unit[0], per_unit[1])  # type: ignore[return-value]
     raise SettingsError(
@@ -146,7 +146,7 @@ def _resolution(
     )
 
 
-def _rational(side: float) -> tuple[int, int] | None:
+def fraction_of(side: float) -> tuple[int, int] | None:
     """Return 1 / side as a fraction of 32-bit numbers, None where it is too coarse."""
     exact = 1 / Fraction(str(side))  # str: 0.05 is 1/20, not its binary neighbour
     limit = min(_RATIONAL_MAX, int(_RATIONAL_MAX / max(exact, Fraction(1))))

@@ -1,7 +1,7 @@
 """Planes of zarr arrays and OME-Zarr images in folders.
 
-Only this module knows OME-Zarr metadata (versions 0.1 to 0.5): the full resolution is
-read, with its axes, pixel size and channel names. Arrays elsewhere are found and read
+Only this module reads OME-Zarr metadata (versions 0.1 to 0.5): one resolution is
+opened, with its axes, pixel size and channel names. Arrays elsewhere are found and read
 like datasets of any container.
 """
 
@@ -33,8 +33,8 @@ __all__ = ["stored_zarr"]
 _RUNS_CODE = "pickle"
 
 
-def stored_zarr(path: Path, dataset: str | None) -> Stored:
-    """Describe an array of a zarr folder, or the full resolution of an OME-Zarr.
+def stored_zarr(path: Path, dataset: str | None, level: int = 0) -> Stored:
+    """Describe an array of a zarr folder, or a resolution of an OME-Zarr, 0 the full.
 
     Raises
     ------
@@ -61,7 +61,7 @@ def stored_zarr(path: Path, dataset: str | None) -> Stored:
         if isinstance(first, zarr.Group) and _multiscales(first) and "1" not in node:
             node, name = first, f"{name}/0".strip("/")
     if isinstance(node, zarr.Group) and _multiscales(node):
-        return _stored_ome_zarr(path, node, name)
+        return _stored_ome_zarr(path, node, name, level)
     if isinstance(node, zarr.Group):
         shapes = _zarr_shapes(node)
         inner = choose_dataset(path, None, list(shapes), shapes)
@@ -77,6 +77,7 @@ def _stored_zarr_array(
     axes: str | None = None,
     size: PixelSize | None = None,
     channel_names: tuple[str, ...] = (),
+    n_levels: int = 1,
 ) -> Stored:
     where = f"{path}:{name}" if name else str(path)
     known = check_dtype(array.dtype, where)
@@ -92,6 +93,7 @@ def _stored_zarr_array(
         open_plane=lambda chosen: array_plane(array, chosen, known),
         pixel_size=size,
         channel_names=channel_names,
+        n_levels=n_levels,
     )
 
 
@@ -104,11 +106,11 @@ def _check_codecs(array: zarr.Array, where: str) -> None:
         )
 
 
-def _stored_ome_zarr(path: Path, group: zarr.Group, name: str) -> Stored:
-    """Describe the first resolution of an OME-Zarr image (versions 0.1 to 0.5)."""
+def _stored_ome_zarr(path: Path, group: zarr.Group, name: str, level: int) -> Stored:
+    """Describe a resolution of an OME-Zarr image (versions 0.1 to 0.5)."""
     scales = _multiscales(group)[0]
-    level = scales["datasets"][0]
-    array = group[level["path"]]
+    chosen = scales["datasets"][level]
+    array = group[chosen["path"]]
     listed = scales.get("axes") or list("tczyx")
     axes_of = [a if isinstance(a, dict) else {"name": a} for a in listed]
     axes = named_axes([a["name"] for a in axes_of], array.shape)
@@ -120,7 +122,7 @@ def _stored_ome_zarr(path: Path, group: zarr.Group, name: str) -> Stored:
     factors = dict.fromkeys(axes, 1.0)
     has_scale = False
     for step in (
-        *level.get("coordinateTransformations", ()),
+        *chosen.get("coordinateTransformations", ()),
         *scales.get("coordinateTransformations", ()),
     ):
         if step.get("type") == "scale":
@@ -132,11 +134,28 @@ def _stored_ome_zarr(path: Path, group: zarr.Group, name: str) -> Stored:
     return _stored_zarr_array(
         path,
         array,
-        f"{name}/{level['path']}".strip("/"),
+        f"{name}/{chosen['path']}".strip("/"),
         axes=axes,
         size=size,
         channel_names=_omero_names(group),
+        n_levels=_n_levels(group, scales["datasets"], axes),
     )
+
+
+def _n_levels(group: zarr.Group, datasets: list[dict[str, Any]], axes: str) -> int:
+    """Return how many resolutions have the planes of the full one."""
+
+    def planes(dataset: dict[str, Any]) -> list[int]:
+        shape = group[dataset["path"]].shape
+        return [n for a, n in zip(axes, shape, strict=True) if a not in "YX"]
+
+    full = planes(datasets[0])
+    n = 1
+    while n < len(datasets) and datasets[n]["path"] in group:
+        if planes(datasets[n]) != full:
+            break
+        n += 1
+    return n
 
 
 def _ome_attributes(group: zarr.Group) -> dict[str, Any]:
