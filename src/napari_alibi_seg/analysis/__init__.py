@@ -3,6 +3,40 @@
 Features come in as arrays of tokens, whatever made them.
 """
 
+from napari_alibi_seg.analysis._damage import (
+    SideScores,
+    segmentation_damage,
+)
+from napari_alibi_seg.analysis._fingerprint import (
+    Fingerprint,
+    fingerprint,
+)
+from napari_alibi_seg.analysis._frame import (
+    MOVES,
+    FrameControl,
+    move_image,
+)
+from napari_alibi_seg.analysis._homogeneity import (
+    ClusterInformation,
+    DistanceCurve,
+    cluster_position_information,
+    cosine_by_distance,
+    cosine_map,
+)
+from napari_alibi_seg.analysis._lengths import (
+    LengthRow,
+    length_generalisation,
+)
+from napari_alibi_seg.analysis._mic import (
+    ArtefactScore,
+    artefact_score,
+)
+from napari_alibi_seg.analysis._noise import (
+    Floor,
+    Smoothness,
+    measure_smoothness,
+    noise_floor,
+)
 from napari_alibi_seg.analysis._probe import (
     ProbeResult,
     TransferResult,
@@ -10,30 +44,61 @@ from napari_alibi_seg.analysis._probe import (
     transfer_probe,
 )
 from napari_alibi_seg.analysis._ramps import RAMPS, ramp
+from napari_alibi_seg.analysis._space import FeatureSpace, feature_space
+from napari_alibi_seg.analysis._table import (
+    CHANNEL_R2,
+    ProbeRow,
+    ProbeTable,
+    probe_table,
+)
 from napari_alibi_seg.analysis._views import (
     MAX_CLUSTERS,
     MIN_CLUSTERS,
     ClusterMap,
-    FeatureSpace,
     cluster_map,
     cluster_maps,
-    feature_space,
+    nearest_clusters,
     similarity_map,
 )
 
 __all__ = [
+    "CHANNEL_R2",
     "MAX_CLUSTERS",
     "MIN_CLUSTERS",
+    "MOVES",
     "RAMPS",
+    "ArtefactScore",
+    "ClusterInformation",
     "ClusterMap",
+    "DistanceCurve",
     "FeatureSpace",
+    "Fingerprint",
+    "Floor",
+    "FrameControl",
+    "LengthRow",
     "ProbeResult",
+    "ProbeRow",
+    "ProbeTable",
+    "SideScores",
+    "Smoothness",
     "TransferResult",
+    "artefact_score",
     "cluster_map",
     "cluster_maps",
+    "cluster_position_information",
+    "cosine_by_distance",
+    "cosine_map",
     "feature_space",
+    "fingerprint",
+    "length_generalisation",
     "linear_probe",
+    "measure_smoothness",
+    "move_image",
+    "nearest_clusters",
+    "noise_floor",
+    "probe_table",
     "ramp",
+    "segmentation_damage",
     "similarity_map",
     "transfer_probe",
 ]

@@ -19,10 +19,16 @@ import numpy.typing as npt
 
 from napari_alibi_seg._base import SettingsError
 from napari_alibi_seg.analysis._ramps import ramp
+from napari_alibi_seg.analysis._regression import (
+    Float,
+    fit_reader,
+    r2_alone,
+    r2_columns,
+    stacked,
+)
 
 __all__ = ["ProbeResult", "TransferResult", "linear_probe", "transfer_probe"]
 
-_Float = npt.NDArray[np.float64]
 _MIN_FIT, _MIN_HELD_OUT = 2, 1
 
 
@@ -41,8 +47,8 @@ class ProbeResult:
     """
 
     r2: float
-    prediction: _Float
-    r2_per_channel: _Float | None
+    prediction: Float
+    r2_per_channel: Float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +66,7 @@ class TransferResult:
     """
 
     r2: float
-    r2_per_channel: _Float
+    r2_per_channel: Float
     n_fit: int
     n_held_out: int
 
@@ -121,14 +127,15 @@ def linear_probe(
     t = y.shape[-1]
     flat_x, flat_y = x.reshape(-1, c), y.reshape(-1, t)
     chosen = mask.reshape(-1)
-    mean, scale = _scaling(flat_x[chosen], standardise)
-    flat_x = (flat_x - mean) / scale
-    weights, intercept = _ridge(flat_x[chosen], flat_y[chosen], alpha)
-    prediction = flat_x @ weights + intercept
+    reader = fit_reader(flat_x[chosen], flat_y[chosen], alpha, standardise=standardise)
+    prediction = reader.read(flat_x)
+    r2 = float(r2_columns(flat_y, prediction).mean())
     alone = None
     if per_channel:
-        alone = _r2_alone(flat_x[chosen], flat_y[chosen], flat_x, flat_y, alpha)
-    return ProbeResult(_r2(flat_y, prediction), prediction.reshape(h, w, t), alone)
+        x = reader.standardised(flat_x)
+        own = r2_alone(x[chosen], flat_y[chosen], x, flat_y, alpha)
+        alone = own.mean(axis=1)
+    return ProbeResult(r2, prediction.reshape(h, w, t), alone)
 
 
 def transfer_probe(
@@ -178,8 +185,30 @@ def transfer_probe(
     >>> transfer_probe(maps).r2 < 0.05
     True
     """
-    x = _stacked(maps)
+    x = stacked(maps)
     n, h, w, c = x.shape
+    n_fit = split(n, n_held_out)
+    y = ramp(target, (h, w), seed=seed).reshape(h * w, -1)
+    flat = x.reshape(n, h * w, c)
+    tokens = drawn_tokens(n_fit, h * w, n_tokens, seed)
+    fit_x = np.concatenate([flat[i, chosen] for i, chosen in enumerate(tokens)])
+    fit_y = np.concatenate([y[chosen] for chosen in tokens])
+    reader = fit_reader(fit_x, fit_y, alpha)
+    new_x = flat[n_fit:].reshape(-1, c)
+    new_y = np.tile(y, (n - n_fit, 1))
+    alone = r2_alone(
+        reader.standardised(fit_x), fit_y, reader.standardised(new_x), new_y, alpha
+    )
+    return TransferResult(
+        r2=float(r2_columns(new_y, reader.read(new_x)).mean()),
+        r2_per_channel=alone.mean(axis=1),
+        n_fit=n_fit,
+        n_held_out=n - n_fit,
+    )
+
+
+def split(n: int, n_held_out: int | None) -> int:
+    """Return how many of n maps a transfer probe fits; the others are scored."""
     held_out = max(1, n // 4) if n_held_out is None else n_held_out
     n_fit = n - held_out
     if n_fit < _MIN_FIT or held_out < _MIN_HELD_OUT:
@@ -187,35 +216,16 @@ def transfer_probe(
             f"A transfer probe needs at least {_MIN_FIT} maps to fit and "
             f"{_MIN_HELD_OUT} to score, got {n} with `n_held_out` = {held_out}."
         )
-    y = ramp(target, (h, w), seed=seed).reshape(h * w, -1)
+    return n_fit
+
+
+def drawn_tokens(
+    n_maps: int, n: int, n_tokens: int, seed: int
+) -> list[npt.NDArray[np.intp]]:
+    """Return the tokens, of n, that each map is fitted on."""
     rng = np.random.default_rng(seed)
-    k = min(n_tokens, h * w)
-    tokens = [rng.choice(h * w, k, replace=False) for _ in range(n_fit)]
-    flat = x.reshape(n, h * w, c)
-    fit_x = np.concatenate([flat[i, chosen] for i, chosen in enumerate(tokens)])
-    fit_y = np.concatenate([y[chosen] for chosen in tokens])
-    mean, scale = _scaling(fit_x, standardise=True)
-    fit_x = (fit_x - mean) / scale
-    new_x = (flat[n_fit:].reshape(-1, c) - mean) / scale
-    new_y = np.tile(y, (held_out, 1))
-    weights, intercept = _ridge(fit_x, fit_y, alpha)
-    return TransferResult(
-        r2=_r2(new_y, new_x @ weights + intercept),
-        r2_per_channel=_r2_alone(fit_x, fit_y, new_x, new_y, alpha),
-        n_fit=n_fit,
-        n_held_out=held_out,
-    )
-
-
-def _stacked(maps: Sequence[npt.ArrayLike]) -> _Float:
-    arrays = [np.asarray(m, dtype=np.float64) for m in maps]
-    shapes = {a.shape for a in arrays}
-    if len(shapes) != 1 or arrays[0].ndim != 3:
-        raise SettingsError(
-            "`maps` must be (h, w, C) arrays of one shape, got "
-            f"{sorted(shapes) if shapes else 'none'}."
-        )
-    return np.nan_to_num(np.stack(arrays), nan=0.0, posinf=0.0, neginf=0.0)
+    k = min(n_tokens, n)
+    return [rng.choice(n, k, replace=False) for _ in range(n_maps)]
 
 
 def _checked(
@@ -223,7 +233,7 @@ def _checked(
     target: npt.ArrayLike,
     sample_mask: npt.ArrayLike,
     alpha: float,
-) -> tuple[_Float, _Float, npt.NDArray[np.bool_]]:
+) -> tuple[Float, Float, npt.NDArray[np.bool_]]:
     x = np.asarray(features, dtype=np.float64)
     y = np.asarray(target, dtype=np.float64)
     mask = np.asarray(sample_mask)
@@ -244,62 +254,3 @@ def _checked(
     if not alpha >= 0:
         raise SettingsError(f"`alpha` must be 0 or more, got {alpha!r}.")
     return np.nan_to_num(x, nan=0.0, posinf=0.0, neginf=0.0), y, mask
-
-
-def _scaling(x: _Float, standardise: bool) -> tuple[_Float, _Float]:
-    if not standardise:
-        return np.zeros(x.shape[1]), np.ones(x.shape[1])
-    scale = x.std(axis=0)
-    # a constant channel stays as it is, whatever rounding made of it
-    tiny = 10 * np.finfo(np.float64).eps * np.abs(x).max(axis=0, initial=0.0)
-    return x.mean(axis=0), np.where(scale <= tiny, 1.0, scale)
-
-
-def _ridge(x: _Float, y: _Float, alpha: float) -> tuple[_Float, _Float]:
-    """Return the (C, t) weights and (t,) intercept; the smaller system is solved."""
-    x_mean, y_mean = x.mean(axis=0), y.mean(axis=0)
-    xc, yc = x - x_mean, y - y_mean
-    n, c = xc.shape
-    if alpha == 0:
-        weights = np.linalg.lstsq(xc, yc, rcond=None)[0]
-    elif n < c:
-        weights = xc.T @ np.linalg.solve(xc @ xc.T + alpha * np.eye(n), yc)
-    else:
-        weights = np.linalg.solve(xc.T @ xc + alpha * np.eye(c), xc.T @ yc)
-    return weights, y_mean - x_mean @ weights
-
-
-def _r2(truth: _Float, prediction: _Float) -> float:
-    """Return R2, mean over targets; a constant target that is not met counts 0."""
-    residual = ((truth - prediction) ** 2).sum(axis=0)
-    total = ((truth - truth.mean(axis=0)) ** 2).sum(axis=0)
-    exact = np.where(residual > 0, 0.0, 1.0)
-    ratio = residual / np.where(total > 0, total, 1.0)
-    return float(np.where(total > 0, 1 - ratio, exact).mean())
-
-
-def _r2_alone(
-    fit_x: _Float, fit_y: _Float, new_x: _Float, new_y: _Float, alpha: float
-) -> _Float:
-    """Return the R2 of every channel by itself, all at once.
-
-    With one channel the regression is a ratio of sums, and its R2 follows from the
-    sums of squares and products over the scored tokens.
-    """
-    x_mean, y_mean = fit_x.mean(axis=0), fit_y.mean(axis=0)
-    xc, yc = fit_x - x_mean, fit_y - y_mean
-    power = (xc**2).sum(axis=0)[:, None] + alpha  # (C, 1)
-    slope = np.divide(
-        xc.T @ yc, power, out=np.zeros((xc.shape[1], yc.shape[1])), where=power > 0
-    )  # (C, t)
-    xs, ys = new_x - x_mean, new_y - y_mean
-    n = len(ys)
-    # sum over tokens of (y - slope x)^2, without a (tokens, C, t) array
-    residual = (
-        (ys**2).sum(axis=0)
-        - 2 * slope * (xs.T @ ys)
-        + slope**2 * (xs**2).sum(axis=0)[:, None]
-    )
-    total = (ys**2).sum(axis=0) - n * ys.mean(axis=0) ** 2
-    safe = np.where(total > 0, total, 1.0)
-    return np.where(total > 0, 1 - residual / safe, 0.0).mean(axis=1)

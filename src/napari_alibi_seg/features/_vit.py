@@ -10,9 +10,9 @@ of an image does not depend on its batch.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -175,17 +175,72 @@ class ViTBackbone:
         with torch.inference_mode():
             return forward_batched(self._forward, batch, self._limit)
 
+    def layer_features(
+        self, images: Tensor, layers: Sequence[int] | None = None, *, norm: bool = True
+    ) -> Tensor:
+        """Return the patch tokens after several blocks.
+
+        Parameters
+        ----------
+        images : (B, 3, H, W) float tensor or array
+            As for `patch_features`.
+        layers : sequence of int, optional
+            Blocks, counted from 0, negative ones from the last. Default: all.
+        norm : bool
+            Through the final norm, as the last block's always are in
+            `patch_features`; otherwise as they leave the block.
+
+        Returns
+        -------
+        (B, L, C, H / patch_size, W / patch_size) float32 tensor on `device`
+            With `norm` those of the last block are `patch_features`.
+
+        Raises
+        ------
+        SettingsError
+            If there is no such layer, or `images` are others.
+        DeviceMemoryError
+            If a single image does not fit into the memory of the device.
+        ComputeError
+            If the forward pass fails in another way.
+        """
+        depth = self._description.arch.depth
+        wanted = range(depth) if layers is None else layers
+        if not len(wanted) or not all(-depth <= i < depth for i in wanted):
+            raise SettingsError(
+                f"`layers` must be some of 0 to {depth - 1}, or -{depth} to -1, got "
+                f"{[*wanted]}."
+            )
+        indices = [i % depth for i in wanted]
+        forward = partial(self._layers, indices=indices, norm=norm)
+        batch = _checked(images, self.patch_size)
+        with torch.inference_mode():
+            return forward_batched(forward, batch, self._limit)
+
     def _forward(self, images: Tensor) -> Tensor:
+        last = self._description.arch.depth - 1
+        return self._layers(images, indices=[last], norm=True)[:, 0]
+
+    def _layers(self, images: Tensor, *, indices: Sequence[int], norm: bool) -> Tensor:
+        """Return tokens after blocks, (B, L, C, h, w), in the order asked for."""
         images = images.to(self.device, torch.float32)
+        blocks = sorted(set(indices))
         with autocast(self.device, self.dtype):
             if self.alibi is not None:
-                return self._alibi_tokens(images, self.alibi).float()
-            features = self._model.forward_intermediates(  # type: ignore[operator]
-                images, indices=1, norm=True, output_fmt="NCHW", intermediates_only=True
-            )
-        return features[0].float()
+                found = self._alibi_tokens(images, self.alibi, blocks, norm)
+            else:
+                found = self._model.forward_intermediates(  # type: ignore[operator]
+                    images,
+                    indices=blocks,
+                    norm=norm,
+                    output_fmt="NCHW",
+                    intermediates_only=True,
+                )
+        return torch.stack([found[blocks.index(i)].float() for i in indices], dim=1)
 
-    def _alibi_tokens(self, images: Tensor, alibi: Alibi) -> Tensor:
+    def _alibi_tokens(
+        self, images: Tensor, alibi: Alibi, wanted: Sequence[int], norm: bool
+    ) -> list[Tensor]:
         """Run timm's modules one by one, each block with its own bias."""
         model: Any = self._model
         x = model.patch_embed(images)  # (B, h, w, C)
@@ -196,11 +251,17 @@ class ViTBackbone:
         )  # (B, N, C)
         x = model.norm_pre(x)
         bias = self._flex if self.attention == "flex" else self._mask
-        for block, slopes in zip(model.blocks, self._slopes, strict=True):
+        out = []
+        for i, (block, slopes) in enumerate(
+            zip(model.blocks, self._slopes, strict=True)
+        ):
             with bias((h, w), alibi, slopes) as mask:
                 x = block(x, attn_mask=mask)
-        x = model.norm(x)[:, self._description.arch.n_prefix :]  # (B, hw, C)
-        return x.reshape(b, h, w, c).permute(0, 3, 1, 2).contiguous()  # (B, C, h, w)
+            if i in wanted:
+                y = model.norm(x) if norm else x
+                y = y[:, self._description.arch.n_prefix :]  # (B, hw, C)
+                out.append(y.reshape(b, h, w, c).permute(0, 3, 1, 2).contiguous())
+        return out
 
     @contextlib.contextmanager
     def _mask(
