@@ -186,7 +186,15 @@ def cost_rows(rows: list[dict[str, Any]]) -> list[list[Any]]:
 def probe_backbone(
     backbone: Any, data: Path, *, crop_px: int = CROP_PX, n_crops: int = N_CROPS
 ) -> TransferResult:
-    """Return the transfer probe on square crops of the public and homogeneous images.
+    """Return the transfer probe on the crops of `crop_maps`."""
+    maps = crop_maps(backbone, data, crop_px=crop_px, n_crops=n_crops)
+    return transfer_probe(maps, n_held_out=min(N_HELD_OUT, n_crops // 4))
+
+
+def crop_maps(
+    backbone: Any, data: Path, *, crop_px: int = CROP_PX, n_crops: int = N_CROPS
+) -> list[np.ndarray]:
+    """Return the tokens of square crops of the public and homogeneous images.
 
     Images take turns, so that no image gives many more crops than another; those too
     small for a crop are enlarged.
@@ -202,7 +210,7 @@ def probe_backbone(
     for i in range(n_crops):
         path = files[order[i % len(files)]]
         maps.append(_crop_tokens(backbone, path, side, rng))
-    return transfer_probe(maps, n_held_out=min(N_HELD_OUT, n_crops // 4))
+    return maps
 
 
 def _crop_tokens(

@@ -1,7 +1,8 @@
 """Distillation: the retrofit of position-unbiased attention, and small students.
 
-The settings can be read without torch; `distill` and `iter_distill` need it and the
-extra `distill` (Lightning Fabric).
+Also the training of DVT's denoiser. The settings of a distillation can be read without
+torch; `distill` and `iter_distill` need it and the extra `distill` (Lightning Fabric),
+the denoiser needs torch alone.
 """
 
 from __future__ import annotations
@@ -21,20 +22,32 @@ from napari_alibi_seg.distill._settings import (
 )
 
 if TYPE_CHECKING:
+    from napari_alibi_seg.distill._dvt_denoiser import (
+        DenoiserSettings,
+        DenoiserStep,
+        iter_train_denoiser,
+        train_denoiser,
+    )
     from napari_alibi_seg.distill._pool import Pool, open_pool
     from napari_alibi_seg.distill._run import DistillStep, distill, iter_distill
 
 _MODULES = {
+    "DenoiserSettings": "_dvt_denoiser",
+    "DenoiserStep": "_dvt_denoiser",
     "DistillStep": "_run",
     "Pool": "_pool",
     "distill": "_run",
     "iter_distill": "_run",
+    "iter_train_denoiser": "_dvt_denoiser",
     "open_pool": "_pool",
+    "train_denoiser": "_dvt_denoiser",
 }
 
 __all__ = [
     "PRESETS",
     "DataSettings",
+    "DenoiserSettings",
+    "DenoiserStep",
     "DistillSettings",
     "DistillStep",
     "LossSettings",
@@ -44,8 +57,10 @@ __all__ = [
     "TeacherSettings",
     "distill",
     "iter_distill",
+    "iter_train_denoiser",
     "load_settings",
     "open_pool",
+    "train_denoiser",
 ]
 
 

@@ -14,17 +14,38 @@ from napari_alibi_seg._base import Alibi
 if TYPE_CHECKING:
     from napari_alibi_seg.features._check import check_backbone
     from napari_alibi_seg.features._classical import ClassicalFeatures
+    from napari_alibi_seg.features._cures import (
+        CuredBackbone,
+        cure_backbone,
+        positional_channels,
+    )
     from napari_alibi_seg.features._denoiser import (
         DenoisedBackbone,
         Denoiser,
         load_denoiser,
+        new_denoiser,
     )
     from napari_alibi_seg.features._device import (
         describe_devices,
         resolve_device,
         resolve_dtype,
     )
-    from napari_alibi_seg.features._extract import ExtractedTile, iter_extract
+    from napari_alibi_seg.features._extract import (
+        CPU_THREADS_PER_TILE,
+        GPU_BATCH,
+        ExtractedTile,
+        iter_extract,
+    )
+    from napari_alibi_seg.features._field import (
+        FIELD_PRESETS,
+        FieldMaps,
+        FieldSettings,
+        FieldStep,
+        field_bytes,
+        fit_image,
+        iter_fit_field,
+        iter_fit_image,
+    )
     from napari_alibi_seg.features._files import (
         FileMetadata,
         read_checkpoint,
@@ -39,6 +60,14 @@ if TYPE_CHECKING:
         BackboneSpec,
         backbone_spec,
         list_backbones,
+    )
+    from napari_alibi_seg.features._spec import (
+        CURES,
+        CureStep,
+        cure_help,
+        located_spec,
+        spec_files,
+        split_spec,
     )
     from napari_alibi_seg.features._trainable import (
         TrainableViT,
@@ -55,12 +84,21 @@ if TYPE_CHECKING:
 # Module of each public name; only those marked need torch.
 _MODULES = {
     "BackboneSpec": "_registry",
+    "CPU_THREADS_PER_TILE": "_extract",
+    "CURES": "_spec",
     "ClassicalFeatures": "_classical",
+    "CureStep": "_spec",
+    "CuredBackbone": "_cures",  # torch
     "DEFAULT_BACKBONE": "_registry",
     "DenoisedBackbone": "_denoiser",  # torch
     "Denoiser": "_denoiser",  # torch
     "ExtractedTile": "_extract",
+    "FIELD_PRESETS": "_field",  # torch
+    "FieldMaps": "_field",  # torch
+    "FieldSettings": "_field",  # torch
+    "FieldStep": "_field",  # torch
     "FileMetadata": "_files",  # torch
+    "GPU_BATCH": "_extract",
     "IMAGENET_MEAN": "_registry",
     "IMAGENET_STD": "_registry",
     "TrainableViT": "_trainable",  # torch
@@ -68,53 +106,84 @@ _MODULES = {
     "backbone_spec": "_registry",
     "cache_path": "_weights",
     "check_backbone": "_check",  # torch
+    "cure_backbone": "_cures",  # torch
+    "cure_help": "_spec",
     "describe_devices": "_device",  # torch
     "download_weights": "_weights",
+    "field_bytes": "_field",  # torch
     "file_sha256": "_hash",
     "find_weights": "_weights",
+    "fit_image": "_field",  # torch
     "iter_extract": "_extract",
+    "iter_fit_field": "_field",  # torch
+    "iter_fit_image": "_field",  # torch
     "list_backbones": "_registry",
     "load_backbone": "_load",  # torch
     "load_denoiser": "_denoiser",  # torch
+    "located_spec": "_spec",
+    "new_denoiser": "_denoiser",  # torch
     "new_vit": "_trainable",  # torch
+    "positional_channels": "_cures",  # torch
     "read_checkpoint": "_files",  # torch
     "reload_backbone": "_load",  # torch
     "resolve_device": "_device",  # torch
     "resolve_dtype": "_device",  # torch
     "save_backbone": "_files",  # torch
+    "spec_files": "_spec",
+    "split_spec": "_spec",
     "trainable_copy": "_trainable",  # torch
 }
 
 __all__ = [
+    "CPU_THREADS_PER_TILE",
+    "CURES",
     "DEFAULT_BACKBONE",
+    "FIELD_PRESETS",
+    "GPU_BATCH",
     "IMAGENET_MEAN",
     "IMAGENET_STD",
     "Alibi",
     "BackboneSpec",
     "ClassicalFeatures",
+    "CureStep",
+    "CuredBackbone",
     "DenoisedBackbone",
     "Denoiser",
     "ExtractedTile",
+    "FieldMaps",
+    "FieldSettings",
+    "FieldStep",
     "FileMetadata",
     "TrainableViT",
     "ViTBackbone",
     "backbone_spec",
     "cache_path",
     "check_backbone",
+    "cure_backbone",
+    "cure_help",
     "describe_devices",
     "download_weights",
+    "field_bytes",
     "file_sha256",
     "find_weights",
+    "fit_image",
     "iter_extract",
+    "iter_fit_field",
+    "iter_fit_image",
     "list_backbones",
     "load_backbone",
     "load_denoiser",
+    "located_spec",
+    "new_denoiser",
     "new_vit",
+    "positional_channels",
     "read_checkpoint",
     "reload_backbone",
     "resolve_device",
     "resolve_dtype",
     "save_backbone",
+    "spec_files",
+    "split_spec",
     "trainable_copy",
 ]
 

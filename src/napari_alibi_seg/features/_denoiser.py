@@ -1,7 +1,8 @@
 """DVT's stage-2 denoiser: one transformer block that takes position out of features.
 
-Only this module knows its checkpoints. A denoiser belongs to the backbone it was
-trained on: same width, last layer, final-normed patch tokens.
+Only this module knows its checkpoints; training is left to `distill`. A denoiser
+belongs to the backbone it was trained on: same width, last layer, final-normed patch
+tokens.
 
 References
 ----------
@@ -35,9 +36,10 @@ from napari_alibi_seg.features._files import read_checkpoint
 from napari_alibi_seg.features._hash import file_sha256
 from napari_alibi_seg.features._vit import ViTBackbone
 
-__all__ = ["DenoisedBackbone", "Denoiser", "load_denoiser"]
+__all__ = ["DenoisedBackbone", "Denoiser", "load_denoiser", "new_denoiser"]
 
 _HEAD_WIDTH = 64
+_TABLE_STD = 0.02
 _NUMBERED = re.compile(r"^denoiser\.(\d+)\.")
 _STEM = "patch_embed.proj.weight"
 
@@ -214,6 +216,55 @@ class DenoisedBackbone:
 
     def __repr__(self) -> str:
         return f"DenoisedBackbone({self.name!r}, {self.backbone!r})"
+
+
+def new_denoiser(embed_dim: int, side: int, *, seed: int) -> nn.Module:
+    """Return an untrained denoiser, for the training to give it its weights.
+
+    Parameters
+    ----------
+    embed_dim : int
+        Width of the features.
+    side : int
+        Rows and columns of the position table.
+    seed : int
+        Of the weights.
+
+    Returns
+    -------
+    nn.Module
+        Maps (B, C, h, w) to (B, C, h, w), with gradients; its state dict is what
+        `load_denoiser` reads, under the released checkpoints' names.
+
+    Raises
+    ------
+    SettingsError
+        If the width does not split into heads.
+
+    Examples
+    --------
+    >>> model = new_denoiser(384, 37, seed=0)
+    >>> sum(p.numel() for p in model.parameters())
+    2300160
+    """
+    num_heads = max(1, embed_dim // _HEAD_WIDTH)
+    if embed_dim % num_heads:
+        raise SettingsError(
+            f"A denoiser needs a width that splits into {num_heads} heads, got "
+            f"{embed_dim}."
+        )
+    shapes = {
+        "pos_embed": torch.empty(1, side * side, embed_dim, device="meta"),
+        "denoiser.mlp.fc1.weight": torch.empty(4 * embed_dim, 1, device="meta"),
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = _Blocks(shapes, num_heads).to_empty(device="cpu")
+        for module in model.modules():
+            if isinstance(module, nn.Linear | nn.LayerNorm):
+                module.reset_parameters()
+        nn.init.normal_(model.pos_embed, std=_TABLE_STD)
+    return model
 
 
 def load_denoiser(path: str | Path, *, device: str | torch.device = "auto") -> Denoiser:

@@ -22,6 +22,11 @@ from napari_alibi_seg.features._choose import (
     choose_arch,
     choose_heads,
 )
+from napari_alibi_seg.features._cures import (
+    CuredBackbone,
+    cure_backbone,
+    recure_backbone,
+)
 from napari_alibi_seg.features._denoiser import DenoisedBackbone, load_denoiser
 from napari_alibi_seg.features._device import resolve_device, resolve_dtype
 from napari_alibi_seg.features._files import FileMetadata, read_checkpoint
@@ -34,6 +39,7 @@ from napari_alibi_seg.features._registry import (
     backbone_spec,
     list_backbones,
 )
+from napari_alibi_seg.features._spec import CureStep, spec_files, split_spec
 from napari_alibi_seg.features._vit import Attention, ViTBackbone, ViTDescription
 from napari_alibi_seg.features._weights import FoundWeights, require_weights
 
@@ -74,7 +80,7 @@ def load_backbone(
     device: str | torch.device = "auto",
     dtype: str | torch.dtype | None = None,
     attention: Attention = "sdpa",
-) -> ViTBackbone | DenoisedBackbone:
+) -> ViTBackbone | DenoisedBackbone | CuredBackbone:
     """Load a named backbone, or any ViT from a weights file.
 
     Nothing is downloaded; see `download_weights`.
@@ -83,7 +89,8 @@ def load_backbone(
     ----------
     name_or_path : str or Path
         A name of `list_backbones`, or a `.pth` or `.safetensors` file. The
-        architecture of a file comes from its tensors' shapes.
+        architecture of a file comes from its tensors' shapes. Cures of position bias
+        may follow, as in ``"dinov2-s-reg+blank+roll=8"``: see `CURES`.
     alibi : Alibi or None, optional
         An `Alibi` drops position tables and rotary embeddings and biases attention
         by distance. None leaves position as stored. Not given: the row of the
@@ -123,6 +130,7 @@ def load_backbone(
     """
     if attention not in ("sdpa", "flex"):
         raise SettingsError(f"`attention` must be 'sdpa' or 'flex', got {attention!r}.")
+    name_or_path, steps = _split(name_or_path)
     spec = _named(name_or_path)
     if spec is not None and spec.kind == "classical":
         raise SettingsError(
@@ -131,9 +139,19 @@ def load_backbone(
         )
     where = resolve_device(device)
     run = _Run(where, resolve_dtype(dtype, where), attention)
+    backbone: ViTBackbone | DenoisedBackbone
     if spec is not None and spec.base is not None:
-        return _load_denoised(spec, alibi, num_heads, run)
-    return _load(_source(name_or_path, spec), alibi, num_heads, run)
+        backbone = _load_denoised(spec, alibi, num_heads, run)
+    else:
+        backbone = _load(_source(name_or_path, spec), alibi, num_heads, run)
+    return cure_backbone(backbone, steps)
+
+
+def _split(name_or_path: str | Path) -> tuple[str | Path, tuple[CureStep, ...]]:
+    """Return the name or path, which stays what it was, and the cures behind it."""
+    if isinstance(name_or_path, Path):
+        return name_or_path, ()
+    return split_spec(name_or_path)
 
 
 def reload_backbone(
@@ -144,7 +162,7 @@ def reload_backbone(
     device: str | torch.device = "auto",
     dtype: str | torch.dtype | None = None,
     attention: Attention = "sdpa",
-) -> ViTBackbone | DenoisedBackbone:
+) -> ViTBackbone | DenoisedBackbone | CuredBackbone:
     """Load the backbone that `identity` describes, or refuse.
 
     Parameters
@@ -152,7 +170,8 @@ def reload_backbone(
     identity : mapping
         What a backbone's `identity` was, from a store or a classifier.
     weights, denoiser : str or Path, optional
-        Where the files lie. Default: the cache, for names of the registry.
+        Where the files lie. Default: the cache, for names of the registry. Cures
+        behind a path are not heeded: those of `identity` are applied.
     device, dtype, attention
         As for `load_backbone`.
 
@@ -168,7 +187,29 @@ def reload_backbone(
     SettingsError
         If `identity` is not the identity of a backbone, or the device is not here.
     """
+    if weights is not None:
+        bare, below = spec_files(weights)
+        weights, denoiser = bare or weights, denoiser or below
     where = resolve_device(device)
+    run = _Run(where, resolve_dtype(dtype, where), attention)
+    if "cures" not in identity:
+        return _reload(identity, weights, denoiser, run)
+    bare_identity = {key: v for key, v in identity.items() if key != "cures"}
+    try:
+        bare_identity["name"] = str(identity["cures"]["base"])
+    except (KeyError, TypeError) as err:
+        raise SettingsError(
+            f"This is not a list of cures ({err!r}): {identity['cures']!r}."
+        ) from err
+    return recure_backbone(_reload(bare_identity, weights, denoiser, run), identity)
+
+
+def _reload(
+    identity: Mapping[str, Any],
+    weights: str | Path | None,
+    denoiser: str | Path | None,
+    run: _Run,
+) -> ViTBackbone | DenoisedBackbone:
     try:
         inner, name = identity["denoiser"], str(identity["name"])
         base_name = name if inner is None else str(inner["base"])
@@ -179,12 +220,11 @@ def reload_backbone(
             f"This is not the identity of a backbone ({err!r}): {dict(identity)!r}."
         ) from err
     path = _pinned(base_name, weights, digests[0], "weights")
-    run = _Run(where, resolve_dtype(dtype, where), attention)
     base = _build(_read(path)[0], description, path, run)
     if digests[1] is None:
         return base
     below = _pinned(name, denoiser, digests[1], "denoiser")
-    return load_denoiser(below, device=where).wrap(base, name=name)
+    return load_denoiser(below, device=run.device).wrap(base, name=name)
 
 
 def _described(identity: Mapping[str, Any], name: str) -> ViTDescription:

@@ -73,6 +73,8 @@ class BackboneSpec(BaseModel):
         Of the MLPs.
     mean, std : tuple of float
         Input normalisation of images in 0 to 1.
+    positional : tuple of int
+        Channels that are known to follow position; what the cure `blank` sets to 0.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -101,6 +103,7 @@ class BackboneSpec(BaseModel):
     activation: Literal["gelu", "quick_gelu"] = "gelu"
     mean: _Triple = IMAGENET_MEAN
     std: _Triple = IMAGENET_STD
+    positional: tuple[int, ...] = ()
 
     @model_validator(mode="after")
     def _complete(self) -> BackboneSpec:
