@@ -24,6 +24,7 @@ PARTS = {
     "quality": "agreement with the truth beside scikit-image",
     "speed": "seconds and memory of a 2048 x 2048 image",
     "large": "a 5120 x 5120 image from weights to files",
+    "stacks": "smoothing along Z; seconds a plane",
     "gui": "the dock in a window: callbacks, heartbeat, latency (needs a display)",
     "tiling": "tiled against whole-image ViT features",
     "sweep": "scale, density, components and halo against mIoU (needs --backbone)",

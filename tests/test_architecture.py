@@ -19,7 +19,10 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGE = REPOSITORY / "src" / "napari_alibi_seg"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-ROOMS = ["_base", "data", "features", "learn", "_segmenter", "_workspace", "_cli"]
+ROOMS = [
+    *("_base", "data", "features", "learn", "_segmenter", "_distributed"),
+    *("_workspace", "_cli"),
+]
 
 TORCH = ["torch", "timm", "torchvision"]
 GUI = ["qtpy", "PyQt5", "PyQt6", "PySide2", "PySide6", "napari", "magicgui", "superqt"]

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
         ClassifierSettings,
         FeatureSettings,
     )
+    from napari_alibi_seg._distributed import (
+        iter_apply_on,
+        iter_features_on,
+        open_cluster,
+    )
     from napari_alibi_seg._segmenter import Embedding, Segmentation, Segmenter
     from napari_alibi_seg.data import open_image
 
@@ -29,6 +34,9 @@ __all__ = [
     "Segmentation",
     "Segmenter",
     "__version__",
+    "iter_apply_on",
+    "iter_features_on",
+    "open_cluster",
     "open_image",
 ]
 
@@ -41,6 +49,9 @@ _HOMES = {
     "FeatureSettings": "_base",
     "Segmentation": "_segmenter",
     "Segmenter": "_segmenter",
+    "iter_apply_on": "_distributed",
+    "iter_features_on": "_distributed",
+    "open_cluster": "_distributed",
     "open_image": "data",
 }
 

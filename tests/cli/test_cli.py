@@ -39,7 +39,8 @@ COMMANDS = {
     ],
     "apply": [
         *("--out", "--probabilities", "--uncertainty", "--recursive", "--overwrite"),
-        *("--backbone", "--plane", "--workers", "--json"),
+        *("--backbone", "--plane", "--format", "--json"),
+        *("--workers", "--scheduler", "--threads"),
     ],
     "evaluate": ["--truth", "--labels-offset", "--ignore", "--json"],
     "gui": ["--classifier"],
@@ -232,15 +233,15 @@ def test_train_apply_evaluate(trained, shell, here):
     np.testing.assert_array_equal(result.uncertainty, u[..., 0])
 
 
-def test_workers_and_runs_give_the_same_bytes(trained, shell, here):
+def test_threads_and_runs_give_the_same_bytes(trained, shell, here):
     image, _, _ = sample()
     # several tiles of output
     write_image(shell.folder / "big.tif", np.tile(image, (6, 5)), axes="YX")
     found = []
-    for out, workers in (("one", 1), ("two", 2), ("again", 2)):
+    for out, threads in (("one", 1), ("two", 2), ("again", 2)):
         shell(
             *("apply", here("c.alibiseg"), "big.tif", "--out", out),
-            *("--probabilities", "--uncertainty", "--workers", workers),
+            *("--probabilities", "--uncertainty", "--threads", threads),
         )
         files = sorted((shell.folder / out).glob("*.tif"))
         found.append({f.name: f.read_bytes() for f in files})
@@ -388,7 +389,7 @@ def test_interrupted_and_gone_on_with(trained, shell, here):
         turned = np.tile(np.roll(image, 7 * i, 1), (4, 4)) if i else image
         write_image(scans / f"{i}.tif", turned, axes="YX")
     write_image(scans / "2.tif", np.tile(image, (24, 20)), axes="YX")
-    line = ("apply", here("c.alibiseg"), "scans", "--out", "o", "--workers", "1")
+    line = ("apply", here("c.alibiseg"), "scans", "--out", "o", "--threads", "1")
     process = shell.start(*line)
     # the second is reported, so the third, which is large, has begun
     for text in process.stderr:
@@ -399,7 +400,8 @@ def test_interrupted_and_gone_on_with(trained, shell, here):
     assert process.returncode == 130, err
     assert "Interrupted. What was finished is kept; run again to go on." in err
     assert "Traceback" not in err
-    names = {p.name for p in (shell.folder / "o").iterdir()}
+    # what is half done is hidden, and gone on with
+    names = {p.name for p in (shell.folder / "o").glob("[!.]*")}
     assert names == {
         *("0_labels.tif", "1_labels.tif", "summary.csv", "alibi-seg-manifest.jsonl")
     }

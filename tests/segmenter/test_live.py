@@ -259,11 +259,23 @@ def test_thinning_keeps_the_balance_that_was_asked_for(weight):
 
 
 @pytest.mark.parametrize(
+    "weights",
+    [{"class_weight": {1: 4.0, 3: 1.0}}, {"class_factor": {3: 4.0}}],
+    ids=["dict", "factor"],
+)
+def test_warming_up_does_not_mind_weights(weights):
+    segmenter = made(**weights)
+    embedding = segmenter.embed(sample()[0])
+    events = list(iter_warm_up(segmenter, embedding))
+    assert Beat("preview", 0, 1) in events
+
+
+@pytest.mark.parametrize(
     ("painted", "error", "message"),
     [
         (np.eye(96, 128, dtype=np.uint8), AnnotationError, "two classes"),
         (np.zeros((96, 128), np.uint8), AnnotationError, "no painted pixel"),
-        (np.ones((96, 127), np.uint8), AnnotationError, "image's shape"),
+        (np.ones((96, 127), np.uint8), AnnotationError, "shape of the image"),
     ],
     ids=["one-class", "nothing", "shape"],
 )
@@ -302,8 +314,14 @@ def test_warming_up_in_view_leaves_the_rest_and_changes_no_result(wide):
     embedding = segmenter.embed(image)
     view = View(Window(0, 500, 0, 500))
     beats = [*iter_warm_up(segmenter, embedding, view=view)]
-    assert beats == [Beat("preview", 0, 1), Beat("preview", 1, 1)]
-    assert len([*iter_warm_up(segmenter, embedding)]) == 1 + 5
+    assert [b for b in beats if b.total == 1] == [
+        Beat("preview", 0, 1),
+        Beat("preview", 1, 1),
+    ]
+    # tiles of tokens, and of filters, that are not in view
+    n_tokens = len(embedding.grid.tiles) - sum(b.total > 1 for b in beats)
+    assert 0 < n_tokens < len(embedding.grid.tiles)
+    assert len([*iter_warm_up(segmenter, embedding)]) == 1 + n_tokens + 5
     assert len([*iter_warm_up(segmenter, embedding)]) == 1
     projection = segmenter.projection
     *_, end = iter_live(segmenter, embedding, painted, view=VIEW)

@@ -237,7 +237,7 @@ def test_training_samples_what_prediction_sees(kind, density, monkeypatch):
         segmenter = counting(kind=kind, density=density)
     # several strips, so that their seams are seen
     monkeypatch.setattr(
-        "napari_alibi_seg._segmenter._embedding._STRIP_BYTES", 4 * 20 * 128 * 40
+        "napari_alibi_seg._segmenter._embedding.STRIP_BYTES", 4 * 20 * 128 * 40
     )
     embedding = segmenter.embed(image)
     features = PixelFeatures(embedding, None)
@@ -259,8 +259,9 @@ def test_patch_probabilities_are_those_of_the_token_at_its_centre():
     embedding = segmenter.embed(image)
     result = segmenter.fit(embedding, scribbles).predict(embedding)
     features = PixelFeatures(embedding, segmenter.projection)
-    expected = segmenter.classifier.predict_proba(features.at_cells())
     rows, cols = embedding.grid.shape
+    cells = features.cells_in(Window(0, rows, 0, cols))
+    expected = segmenter.classifier.predict_proba(cells.reshape(len(cells), -1))
     whole = slice(3, 7 * (rows - 1), 7), slice(3, 7 * (cols - 1), 7)
     np.testing.assert_array_equal(
         result.probabilities[:, whole[0], whole[1]],
@@ -300,6 +301,7 @@ def test_a_killed_extraction_goes_on_where_it_was(tmp_path):
     image, _, scribbles = sample()
     backbone = CountingBackbone()
     segmenter = counting(backbone, store=tmp_path)
+    segmenter.workers = 1  # more would have begun more
     steps = segmenter.iter_embed(image, order=[4, 2])
     done = [next(steps).tile.index for _ in range(3)]
     steps.close()
@@ -323,7 +325,7 @@ def test_the_order_of_extraction_changes_nothing():
         held = []
         for _ in segmenter.iter_embed(image, order=order, into=held):
             pass
-        maps.append(held[0].tokens(None))
+        maps.append(held[0].tokens(None).window())
     np.testing.assert_array_equal(*maps)
 
 
@@ -354,10 +356,11 @@ def test_a_store_of_something_else_is_refused(tmp_path, changes, other_image, me
 def test_out_of_memory_halves_the_batch(tiny_vit, monkeypatch, caplog):
     image, _, _ = sample()
     features = FeatureSettings(kind="vit", tile_px=56, scale=1.0, density=2)
-    expected = Segmenter(tiny_vit, features=features).embed(image).tokens(None)
+    expected = Segmenter(tiny_vit, features=features).embed(image).tokens(None).window()
     small_memory(tiny_vit, monkeypatch, most_images=3)
     with caplog.at_level(logging.WARNING):
-        tokens = Segmenter(tiny_vit, features=features).embed(image).tokens(None)
+        embedding = Segmenter(tiny_vit, features=features).embed(image)
+        tokens = embedding.tokens(None).window()
     # four tiles of four passes at once, until two images fit; then never more again
     halvings = [(16, 8), (8, 4), (4, 2)]
     for n, fewer in halvings:
@@ -420,7 +423,7 @@ def test_one_bright_pixel_goes_to_its_token_and_back(scale, density, at):
     image[at] = 255
     segmenter = counting(kind="vit", scale=scale, density=density)
     embedding = segmenter.embed(image)
-    light = embedding.tokens(None)[..., 0].astype(float)
+    light = embedding.tokens(None).window()[..., 0].astype(float)
     grid = embedding.grid
     assert light[grid.token_of_pixel(*at)] >= 0.99 * light.max() > 0
     rows, cols = np.indices(light.shape)
@@ -436,8 +439,8 @@ def test_rolling_by_whole_patches_rolls_the_map(tiny_vit):
     segmenter = Segmenter(
         tiny_vit, features=FeatureSettings(kind="vit", tile_px=84, scale=1.0)
     )
-    tokens = segmenter.embed(image).tokens(None)
-    moved = segmenter.embed(np.roll(image, (28, -14), (0, 1))).tokens(None)
+    tokens = segmenter.embed(image).tokens(None).window()
+    moved = segmenter.embed(np.roll(image, (28, -14), (0, 1))).tokens(None).window()
     assert tokens.shape == (6, 6, 64)
     assert tokens.std(axis=(0, 1)).min() > 0.01
     np.testing.assert_allclose(moved, np.roll(tokens, (2, -1), (0, 1)), atol=4e-3)
@@ -450,7 +453,7 @@ def test_a_constant_image_gives_constant_tokens(tiny_vit):
         features=FeatureSettings(kind="vit", tile_px=56, scale=1.5, density=2),
     )
     with pytest.warns(AlibiSegWarning, match="constant: every value is 77"):
-        tokens = segmenter.embed(image).tokens(None)
+        tokens = segmenter.embed(image).tokens(None).window()
     assert tokens.shape == (14, 20, 64)
     assert np.ptp(tokens, axis=(0, 1)).max() < 4e-3
     assert tokens.std(axis=2).min() > 0.1  # and are not all 0

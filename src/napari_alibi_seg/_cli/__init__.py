@@ -23,6 +23,7 @@ _COMMANDS = {
     "evaluate": "score segmentations against ground truth",
     "models": "list backbones, see and fetch their weights",
     "distill": "train a backbone: retrofit ALiBi to a ViT, or a small student",
+    "denoiser": "train a denoiser of position for a backbone (DVT)",
     "gui": "open napari with images and the dock",
     "info": "describe a classifier, an image, or this installation",
 }

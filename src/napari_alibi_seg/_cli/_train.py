@@ -5,6 +5,9 @@ Each image needs a label image of the same height and width: PNG or TIFF of clas
 
   alibi-seg train a.tif b.tif --labels a_scribbles.png b_scribbles.png --out my.alibiseg
 
+A stack is trained on the planes that are painted in a stack of labels, or on the one
+that --plane names.
+
 Without --features and --backbone, the default ViT is used together with classical
 features if its weights are here, else classical features alone; the choice is told.
 """
@@ -14,7 +17,7 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from napari_alibi_seg._base import (
     ClassifierSettings,
@@ -32,6 +35,12 @@ from napari_alibi_seg._cli._common import (
     store_folder,
 )
 from napari_alibi_seg._cli._vit import add_vit, integers, load_vit, vit_settings
+
+if TYPE_CHECKING:
+    from napari_alibi_seg._segmenter import Embedding, Segmenter
+
+# Fewer take less long than it takes to measure a few.
+_MANY_TILES = 16
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,7 +78,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="random forest (default) or logistic regression",
     )
     parser.add_argument(
-        "--plane", type=int, metavar="Z", help="plane of a stack, from 0"
+        "--plane",
+        type=int,
+        metavar="Z",
+        help="the only plane of stacks that counts, from 0 (default: those that are "
+        "painted in a stack of labels)",
     )
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of the forest (default: 0)"
@@ -123,7 +136,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def command(args: argparse.Namespace) -> int:
     """Train and save."""
-    from napari_alibi_seg._segmenter import Embedding, Segmenter, check_target
+    from napari_alibi_seg._segmenter import Segmenter, check_target
+    from napari_alibi_seg.data import Annotations
 
     if len(args.images) != len(args.labels):
         raise SettingsError(
@@ -143,22 +157,40 @@ def command(args: argparse.Namespace) -> int:
     note(f"Features: {reason}")
     with TileBar() as bar:
         embeddings: list[Embedding] = []
-        for image in args.images:
-            embedding = segmenter.prepare(image, plane=args.plane)
-            segmenter.check_labels(args.labels[len(embeddings)], embedding)
-            embeddings.append(embedding)
+        painted: list[Annotations] = []
+        for image, labels in zip(args.images, args.labels, strict=True):
+            for embedding, found in segmenter.painted(image, labels, plane=args.plane):
+                embeddings.append(embedding)
+                painted.append(found)
         for embedding in embeddings:
+            _say_how_long(segmenter, embedding)
             bar.follow("features", segmenter.iter_complete(embedding))
-    segmenter.fit(embeddings, list(args.labels), class_names=names)
+    segmenter.fit(embeddings, painted, class_names=names)
     segmenter.choice = reason
-    if name is not None and Path(name).is_file():
-        segmenter.weights_hint = str(Path(name).resolve())
-    if args.denoiser is not None:
-        segmenter.denoiser_hint = str(args.denoiser.resolve())
+    if name is not None:
+        from napari_alibi_seg.features import located_spec, spec_files
+
+        segmenter.weights_hint = located_spec(name)
+        denoiser = args.denoiser or spec_files(name)[1]
+        if denoiser is not None:
+            segmenter.denoiser_hint = str(denoiser.resolve())
     segmenter.save(args.out)
     result = _report(segmenter, args, reason, time.perf_counter() - started)
     emit(args, result, _as_text(result))
     return EXIT_OK
+
+
+def _say_how_long(segmenter: Segmenter, embedding: Embedding) -> None:
+    """Tell what the features of an image will take, if it is long, and if it fits."""
+    from napari_alibi_seg._segmenter import LONG_SECONDS, check_room, estimate
+
+    store = embedding.store
+    if store is None or len(store.missing()) < _MANY_TILES:
+        return
+    found = estimate(segmenter, embedding, kinds=())
+    check_room(found, None)
+    if found.seconds > LONG_SECONDS:
+        note(f"{embedding.image.source.name}: {found}")
 
 
 def _choose_features(args: argparse.Namespace) -> tuple[str, str | None, str]:

@@ -63,7 +63,9 @@ def feature_views(
 
     step = math.ceil(max(embedding.shape) / max_side)
     has_tokens = embedding.store is not None
-    features = embedding.tokens(None) if has_tokens else _classical(embedding, step)
+    features = (
+        embedding.tokens(None).window() if has_tokens else _classical(embedding, step)
+    )
     space = feature_space(features, seed=seed)
     rgb = space.picture(features)
     clusters = cluster_map(space, features, n_clusters, seed=seed)

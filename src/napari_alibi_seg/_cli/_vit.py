@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from napari_alibi_seg._base import Alibi, Backbone, SettingsError
+from napari_alibi_seg._base import Backbone, SettingsError
 
-__all__ = ["add_vit", "integers", "load_vit", "number", "vit_settings"]
+if TYPE_CHECKING:
+    from napari_alibi_seg._segmenter import BackboneChoice
+
+__all__ = ["add_vit", "choice", "integers", "load_vit", "number", "vit_settings"]
 
 
 def add_vit(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +20,8 @@ def add_vit(parser: argparse.ArgumentParser) -> None:
     vit.add_argument(
         "--backbone",
         metavar="NAME|PATH",
-        help="ViT by name (see `alibi-seg models`) or weights file",
+        help="ViT by name (see `alibi-seg models`) or weights file; cures of position "
+        "bias may follow: NAME+blank, NAME+roll=8",
     )
     vit.add_argument(
         "--alibi",
@@ -75,26 +79,14 @@ def vit_settings(args: argparse.Namespace) -> dict[str, Any]:
 
 def load_vit(args: argparse.Namespace, name: str) -> Backbone:
     """Load the backbone, wrapped in the denoiser if one is named."""
-    from napari_alibi_seg.features import (
-        DenoisedBackbone,
-        load_backbone,
-        load_denoiser,
-    )
+    return choice(args, name).load(args.device)
 
-    options: dict[str, Any] = {}
-    if args.alibi is not None:
-        options["alibi"] = None if args.alibi == "none" else Alibi(slope=args.alibi)
-    backbone = load_backbone(
-        name, num_heads=args.num_heads, device=args.device, **options
-    )
-    if args.denoiser is None:
-        return backbone
-    if isinstance(backbone, DenoisedBackbone):
-        raise SettingsError(
-            f"{name!r} has a denoiser already: drop `--denoiser`, or name its base "
-            f"backbone."
-        )
-    return load_denoiser(args.denoiser, device=args.device).wrap(backbone)
+
+def choice(args: argparse.Namespace, name: str) -> BackboneChoice:
+    """Return what the arguments say of the backbone."""
+    from napari_alibi_seg._segmenter import BackboneChoice
+
+    return BackboneChoice(name, args.alibi, args.num_heads, args.denoiser)
 
 
 def number(option: str, text: str) -> float:

@@ -32,7 +32,7 @@ from napari_alibi_seg.learn import (
     save_classifier_file,
 )
 
-__all__ = ["check_target", "load_segmenter", "save_segmenter"]
+__all__ = ["check_target", "load_segmenter", "own_version", "save_segmenter"]
 
 _SUFFIX = ".alibiseg"
 # Those whose version may change a result.
@@ -82,7 +82,7 @@ def save_segmenter(segmenter: Segmenter, path: Path) -> str:
         names = ClassicalFeatures(frozen.n_channels).names
     header = {
         "versions": {
-            "napari-alibi-seg": _own_version(),
+            "napari-alibi-seg": own_version(),
             **{name: version(name) for name in _PACKAGES},
         },
         "backbone": None if backbone is None else backbone.identity,
@@ -110,7 +110,8 @@ def save_segmenter(segmenter: Segmenter, path: Path) -> str:
     return save_classifier_file(path, header, arrays)
 
 
-def _own_version() -> str:
+def own_version() -> str:
+    """Return the version of this package."""
     import napari_alibi_seg
 
     return str(napari_alibi_seg.__version__)
@@ -202,7 +203,14 @@ def _backbone(
 
 
 def _existing(hint: Any) -> str | None:
-    return hint if isinstance(hint, str) and Path(hint).is_file() else None
+    """Return a hint whose file is there; cures may stand behind the weights."""
+    from napari_alibi_seg.features import spec_files
+
+    try:
+        is_there = isinstance(hint, str) and spec_files(hint)[0] is not None
+    except SettingsError:  # a cure of a later version
+        is_there = False
+    return hint if is_there else None
 
 
 def _who(identity: dict[str, Any]) -> str:

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_alibi_seg._base import FloatArray, Window
+from napari_alibi_seg._segmenter._tokens import CellMap, TokenMap, cells_around
 from napari_alibi_seg.data import (
     TokenGrid,
     TokenStore,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from napari_alibi_seg.learn import Projection
 
 __all__ = [
+    "STRIP_BYTES",
     "Embedding",
     "PixelFeatures",
     "cell_grid",
@@ -52,7 +54,7 @@ _R = TypeVar("_R")
 # Cell of the `patch` pass where there is no ViT to give one.
 _CLASSICAL_CELL_PX = 8
 # Features of a strip of pixels that are in memory at once, per worker.
-_STRIP_BYTES = 48 << 20
+STRIP_BYTES = 48 << 20
 
 
 def default_workers() -> int:
@@ -125,15 +127,12 @@ class Embedding:
     image: WorkingImage
     store: TokenStore | None
     uses_classical: bool
-    _projected: tuple[Any, FloatArray] | None = field(default=None, repr=False)
+    _projected: tuple[Any, TokenMap] | None = field(default=None, repr=False)
     _lock: Any = field(default_factory=Lock, repr=False)
     # flat positions (ascending) and features of the pixels that were last trained on
     _sampled: tuple[Any, npt.NDArray[np.int64], FloatArray] | None = field(
         default=None, repr=False
     )
-    # classical features at token centres, and the pixel tiles that are filled in
-    _cells: FloatArray | None = field(default=None, repr=False)
-    _cells_of: set[Window] = field(default_factory=set, repr=False)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -150,27 +149,16 @@ class Embedding:
         """The filter set, or None."""
         return ClassicalFeatures(self.image.n_channels) if self.uses_classical else None
 
-    @property
-    def classical_at_cells(self) -> FloatArray:
-        """Classical features of the pixel at each token centre, (F, R, C) float32."""
-        for _ in self.iter_classical_cells():
-            pass
-        assert self._cells is not None
-        return self._cells
-
-    def classical_in(self, cells: Window, every: int = 1) -> FloatArray:
-        """Return `classical_at_cells` of some tokens, whose pixels must be filled in.
-
-        See `iter_classical_cells`; (F, r, c) float32.
-        """
-        assert self._cells is not None
-        rows, cols = cells.slices
-        return self._cells[:, rows, cols][:, ::every, ::every]
+    @cached_property
+    def classical_cells(self) -> CellMap:
+        """Classical features of the pixel at each token centre."""
+        assert self.classical is not None
+        return CellMap(self.image, self.classical, self.grid)
 
     def iter_classical_cells(
         self, window: Window | None = None
     ) -> Generator[tuple[int, int], None, None]:
-        """Compute what is missing of `classical_at_cells`, tile by tile.
+        """Compute what is missing of `classical_cells`, as long as there is room.
 
         Parameters
         ----------
@@ -182,52 +170,19 @@ class Embedding:
         tuple of int
             Tiles done and in all, of those that were missing.
         """
-        assert self.classical is not None
-        with self._lock:
-            if self._cells is None:
-                shape = (self.classical.n_features, *self.grid.shape)
-                self._cells = np.empty(shape, np.float32)
-        missing = [
-            w
-            for w in pixel_tiles(self.shape)
-            if w not in self._cells_of and (window is None or overlap(w, window))
-        ]
-        workers = default_workers()
-        with closing(iter_threaded(self._fill_cells, missing, workers)) as filled:
-            for done, w in enumerate(filled, 1):
-                self._cells_of.add(w)
+        cells = self.classical_cells
+        missing = cells.missing(window)
+        room = (w for w in missing if not cells.is_full)
+        with closing(iter_threaded(cells.fill, room, default_workers())) as filled:
+            for done, _ in enumerate(filled, 1):
                 yield done, len(missing)
 
-    def _fill_cells(self, w: Window) -> Window:
-        assert self.classical is not None
-        assert self._cells is not None
-        rows, cols = self._cell_pixels
-        r = slice(*np.searchsorted(rows, (w.y0, w.y1)))
-        c = slice(*np.searchsorted(cols, (w.x0, w.x1)))
-        block = self.classical.compute(self.image.read, self.shape, w)
-        self._cells[:, r, c] = block[:, rows[r] - w.y0][:, :, cols[c] - w.x0]
-        return w
-
-    @cached_property
-    def _cell_pixels(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Row and column of the pixel nearest to each token centre."""
-        rows, cols = (
-            np.array([self.grid.pixel_of_token(i, i)[axis] for i in range(n)])
-            for axis, n in enumerate(self.grid.shape)
-        )
-        return (
-            np.clip(np.floor(rows + 0.5), 0, self.shape[0] - 1).astype(np.int64),
-            np.clip(np.floor(cols + 0.5), 0, self.shape[1] - 1).astype(np.int64),
-        )
-
-    def tokens(self, projection: Projection | None) -> FloatArray:
-        """Return the token map, (R, C, F) float32, projected if asked; kept."""
+    def tokens(self, projection: Projection | None) -> TokenMap:
+        """Return the token map, projected if asked; that of the last call is kept."""
         assert self.store is not None
         with self._lock:
             if self._projected is None or self._projected[0] is not projection:
-                bands = (band for _, band in iter_bands(self.store))
-                apply = _as_float if projection is None else projection.apply
-                self._projected = (projection, np.concatenate([*map(apply, bands)]))
+                self._projected = (projection, TokenMap(self.store, projection))
             return self._projected[1]
 
     def samples(
@@ -291,16 +246,6 @@ class Embedding:
         self._sampled = (projection, flat, out)
 
 
-def overlap(one: Window, other: Window) -> bool:
-    """Return whether two windows share a pixel."""
-    return (
-        one.y0 < other.y1
-        and other.y0 < one.y1
-        and one.x0 < other.x1
-        and other.x0 < one.x1
-    )
-
-
 def _by_tile(
     rows: npt.NDArray[np.int64],
     cols: npt.NDArray[np.int64],
@@ -315,10 +260,6 @@ def _by_tile(
     order = np.argsort(tile, kind="stable")
     cuts = np.flatnonzero(np.diff(tile[order])) + 1
     return np.split(chosen[order], cuts)
-
-
-def _as_float(band: npt.NDArray[np.float16]) -> FloatArray:
-    return band.astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -341,7 +282,9 @@ class PixelFeatures:
         """Features that come from tokens; they are the first."""
         if self.embedding.store is None:
             return 0
-        return self.embedding.tokens(self.projection).shape[2]
+        if self.projection is not None:
+            return self.projection.n_components
+        return self.embedding.store.n_channels
 
     @cached_property
     def n_features(self) -> int:
@@ -366,9 +309,11 @@ class PixelFeatures:
             yield window, classical
             return
         height, width = window.shape
-        step = max(1, min(height, _STRIP_BYTES // (4 * self.n_features * width)))
-        tokens = e.tokens(self.projection)
-        cols = e.grid.col_positions(window.x0, window.x1)
+        step = max(1, min(height, STRIP_BYTES // (4 * self.n_features * width)))
+        around = cells_around(e.grid, window)
+        tokens = e.tokens(self.projection).window(around)
+        # positions less an integer are exact: no window changes a bit of the result
+        cols = e.grid.col_positions(window.x0, window.x1) - around.x0
         for y in range(0, height, step):
             strip = Window(
                 window.y0 + y,
@@ -377,22 +322,11 @@ class PixelFeatures:
                 window.x1,
             )
             out = np.empty((self.n_features, *strip.shape), np.float32)
-            rows = e.grid.row_positions(strip.y0, strip.y1)
+            rows = e.grid.row_positions(strip.y0, strip.y1) - around.y0
             sample_grid(tokens, rows, cols, out[: self.n_vit])
             if classical is not None:
                 out[self.n_vit :] = classical[:, y : y + step]
             yield strip, out
-
-    def at_cells(self) -> FloatArray:
-        """Return the features at every token centre, (F, R * C) float32."""
-        e = self.embedding
-        parts = []
-        if self.n_vit:
-            tokens = e.tokens(self.projection)
-            parts.append(np.moveaxis(tokens, -1, 0).reshape(self.n_vit, -1))
-        if e.classical is not None:
-            parts.append(e.classical_at_cells.reshape(e.classical.n_features, -1))
-        return np.ascontiguousarray(np.concatenate(parts))
 
     def cells_in(self, cells: Window, every: int = 1) -> FloatArray:
         """Return the features at some token centres, (F, r, c) float32.
@@ -400,18 +334,17 @@ class PixelFeatures:
         Parameters
         ----------
         cells : Window
-            Tokens. Their classical features must be there; see
-            `Embedding.iter_classical_cells`.
+            Tokens.
         every : int
             Take every n-th row and column.
         """
         e = self.embedding
         parts = []
         if self.n_vit:
-            tokens = e.tokens(self.projection)[cells.slices][::every, ::every]
+            tokens = e.tokens(self.projection).window(cells, every)
             parts.append(np.moveaxis(tokens, -1, 0))
         if e.classical is not None:
-            parts.append(e.classical_in(cells, every))
+            parts.append(e.classical_cells.window(cells, every))
         return np.ascontiguousarray(np.concatenate(parts))
 
     def at_lattice(self, window: Window, step: int) -> FloatArray:
@@ -426,9 +359,10 @@ class PixelFeatures:
         out = np.empty((self.n_features, len(rows), len(cols)), np.float32)
         y, x = rows - window.y0, cols - window.x0
         if self.n_vit:
-            tokens = e.tokens(self.projection)
-            row_at = e.grid.row_positions(window.y0, window.y1)[y]
-            col_at = e.grid.col_positions(window.x0, window.x1)[x]
+            around = cells_around(e.grid, window)
+            row_at = e.grid.row_positions(window.y0, window.y1)[y] - around.y0
+            col_at = e.grid.col_positions(window.x0, window.x1)[x] - around.x0
+            tokens = e.tokens(self.projection).window(around)
             sample_grid(tokens, row_at, col_at, out[: self.n_vit])
         if e.classical is not None:
             own = out[self.n_vit :]

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_alibi_seg._base import FloatArray, SettingsError, TileResult, Window
-from napari_alibi_seg._segmenter._embedding import overlap
+from napari_alibi_seg._segmenter._tokens import overlap
 
 __all__ = [
     "Beat",
@@ -171,12 +171,15 @@ class Visible:
     ----------
     window, step, labels_yx, uncertainty_yx
         As of a `Preview`.
+    proba_kyx : (K, h, w) float32
+        Of the classes in ascending order.
     """
 
     window: Window
     step: int
     labels_yx: _Labels
     uncertainty_yx: FloatArray
+    proba_kyx: FloatArray
 
 
 @dataclass(frozen=True, slots=True)

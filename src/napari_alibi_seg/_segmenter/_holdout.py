@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
+from scipy import sparse
 
 from napari_alibi_seg._base import AnnotationError, FloatArray, SettingsError
 from napari_alibi_seg._segmenter._embedding import Embedding
+from napari_alibi_seg._segmenter._painted import Painted, read_painted
 from napari_alibi_seg._segmenter._segmenter import Segmenter
 from napari_alibi_seg.data import Annotations, ConfusionCounts, confusion
 from napari_alibi_seg.learn import decide, fit_classifier
@@ -91,7 +92,7 @@ class HoldoutScore:
 def iter_holdout(
     segmenter: Segmenter,
     embeddings: Embedding | Sequence[Embedding],
-    painted: npt.NDArray[Any] | Sequence[npt.NDArray[Any]],
+    painted: Painted | Sequence[Painted],
     *,
     strokes: npt.NDArray[Any] | Sequence[npt.NDArray[Any]] | None = None,
     n_folds: int = 5,
@@ -105,7 +106,7 @@ def iter_holdout(
         Its features and settings are used; it need not be fitted and is not changed.
     embeddings : Embedding or sequence of Embedding
         Painted images.
-    painted : (Y, X) array of int, or sequence of these
+    painted : (Y, X) array of int, Annotations, or sequence of these
         Class ids, 0 = unlabelled; one per image.
     strokes : (Y, X) array of int, or sequence of these, optional
         Number of the stroke of each painted pixel, one per image. By default pixels of
@@ -167,13 +168,14 @@ class _Samples:
 
 def _lists(
     embeddings: Embedding | Sequence[Embedding],
-    painted: npt.NDArray[Any] | Sequence[npt.NDArray[Any]],
+    painted: Painted | Sequence[Painted],
     strokes: npt.NDArray[Any] | Sequence[npt.NDArray[Any]] | None,
-) -> tuple[list[Embedding], list[npt.NDArray[Any]], list[npt.NDArray[Any] | None]]:
+) -> tuple[list[Embedding], list[Painted], list[npt.NDArray[Any] | None]]:
     single = isinstance(embeddings, Embedding)
     images = [embeddings] if isinstance(embeddings, Embedding) else list(embeddings)
-    labels: Any = [painted] if single else list(painted)
-    given: Any = strokes
+    given: Any = painted
+    labels = [given] if single else list(given)
+    given = strokes
     if given is None:
         given = None if single else [None] * len(images)
     numbers = [given] if single else list(given)
@@ -188,12 +190,12 @@ def _lists(
 def _collect(
     segmenter: Segmenter,
     images: list[Embedding],
-    labels: list[npt.NDArray[Any]],
+    labels: list[Painted],
     numbers: list[npt.NDArray[Any] | None],
 ) -> _Samples:
     """Gather features of all painted pixels, then thin them out."""
     painted = [
-        Annotations.from_labels(p, e.shape) for p, e in zip(labels, images, strict=True)
+        read_painted(p, e.image.source) for p, e in zip(labels, images, strict=True)
     ]
     ids = np.concatenate([a.ids for a in painted])
     if len(np.unique(ids)) < 2:
@@ -202,8 +204,8 @@ def _collect(
             f"few strokes of another class."
         )
     parts, n = [], 0
-    for a, p, given in zip(painted, labels, numbers, strict=True):
-        found = _numbered(a, p) if given is None else _given(a, given, p.shape)
+    for a, e, given in zip(painted, images, numbers, strict=True):
+        found = _numbered(a) if given is None else _given(a, given, e.shape)
         parts.append(found + n)
         n += int(found.max()) + 1
     stroke = np.concatenate(parts)
@@ -221,18 +223,35 @@ def _collect(
     )
 
 
-def _numbered(a: Annotations, painted: npt.NDArray[Any]) -> _Int64:
+def _numbered(a: Annotations) -> _Int64:
     """Return the number of each painted pixel's stroke, from 0, classes in order."""
-    y0, x0 = int(a.rows.min()), int(a.cols.min())
-    box = painted[y0 : int(a.rows.max()) + 1, x0 : int(a.cols.max()) + 1]
     out = np.empty(len(a.ids), np.int64)
     n = 0
     for i in a.class_ids:
-        own = a.ids == i
-        parts, count = ndimage.label(box == i, structure=np.ones((3, 3)))
-        out[own] = parts[a.rows[own] - y0, a.cols[own] - x0] - 1 + n
+        own = np.flatnonzero(a.ids == i)
+        count, parts = _touching(a.rows[own], a.cols[own])
+        out[own] = parts + n
         n += count
     return out
+
+
+def _touching(rows: _Int64, cols: _Int64) -> tuple[int, _Int64]:
+    """Return how many groups of touching pixels there are, and the one of each.
+
+    Works on the pixels alone: strokes in two corners of a large image are not far
+    apart here.
+    """
+    width = int(cols.max()) + 3  # a free column keeps the ends of rows apart
+    flat = rows * width + cols
+    pairs = []
+    for step in (1, width - 1, width, width + 1):  # those behind in reading order
+        at = np.searchsorted(flat, flat + step)
+        is_there = flat[np.minimum(at, len(flat) - 1)] == flat + step
+        pairs.append(np.stack([np.flatnonzero(is_there), at[is_there]]))
+    one, other = np.concatenate(pairs, axis=1)
+    links = sparse.coo_array((np.ones(len(one), bool), (one, other)), (len(flat),) * 2)
+    count, group = sparse.csgraph.connected_components(links, directed=False)
+    return int(count), group.astype(np.int64)
 
 
 def _given(a: Annotations, strokes: npt.NDArray[Any], shape: tuple[int, ...]) -> _Int64:

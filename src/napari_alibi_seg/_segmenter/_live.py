@@ -40,7 +40,6 @@ from napari_alibi_seg._segmenter._embedding import (
     default_workers,
     iter_threaded,
     lattice,
-    overlap,
 )
 from napari_alibi_seg._segmenter._events import (
     Beat,
@@ -53,7 +52,10 @@ from napari_alibi_seg._segmenter._events import (
     Visible,
     least_step,
 )
+from napari_alibi_seg._segmenter._painted import Painted, read_painted
+from napari_alibi_seg._segmenter._predict import classify_cells
 from napari_alibi_seg._segmenter._segmenter import Segmenter
+from napari_alibi_seg._segmenter._tokens import cells_around, overlap
 from napari_alibi_seg.data import Annotations, centre_out, pixel_tiles, sample_grid
 from napari_alibi_seg.learn import (
     PixelClassifier,
@@ -62,7 +64,7 @@ from napari_alibi_seg.learn import (
     fit_classifier,
 )
 
-__all__ = ["iter_live", "iter_warm_up"]
+__all__ = ["iter_live", "iter_visible", "iter_warm_up"]
 
 # The preview's forest, and pixels per class it is grown on: of those that are grown in
 # 70 ms this one agreed best with the full one. More trees of fewer pixels, or fewer of
@@ -70,6 +72,8 @@ __all__ = ["iter_live", "iter_warm_up"]
 _PREVIEW_TREES = 24
 _PREVIEW_PIXELS = 600
 _PREVIEW_CELLS = 1 << 16
+# Of a view that is cut out of a larger image, pixels that may be filtered for it.
+_PREVIEW_FILTERED_PX = 1 << 22
 # Samples that the preview's probabilities are enlarged to; finer shows nothing more.
 _PREVIEW_SAMPLES = 80_000
 # Samples of one `Visible`, and sides of its pixels where filters are computed on all.
@@ -81,11 +85,12 @@ _BLOCK_PX = 512
 def iter_live(
     segmenter: Segmenter,
     embeddings: Embedding | Sequence[Embedding],
-    painted: npt.NDArray[Any] | Sequence[npt.NDArray[Any]],
+    painted: Painted | Sequence[Painted],
     *,
     view: View,
     shown: Embedding | None = None,
     class_names: dict[int, str] | None = None,
+    is_whole: bool = True,
 ) -> Iterator[LiveEvent]:
     """Retrain after a stroke and yield ever better segmentations of what is visible.
 
@@ -95,21 +100,27 @@ def iter_live(
         Fitted as `Segmenter.fit` does, when `Trained` comes; not changed before.
     embeddings : Embedding or sequence of Embedding
         Painted images.
-    painted : (Y, X) array of int, or sequence of these
-        Class ids, 0 = unlabelled; one per image. Not to be changed meanwhile.
+    painted : (Y, X) array of int, Annotations, or sequence of these
+        Class ids, 0 = unlabelled; one per image. Not to be changed meanwhile. Of a
+        large image give `Annotations`: an array of its size is searched at each call.
     view : View
         What is visible of `shown`.
     shown : Embedding, optional
         The image on the screen; by default the first of `embeddings`.
     class_names : dict of int to str, optional
         As for `Segmenter.fit`.
+    is_whole : bool
+        Whether all of the image is segmented in full at the end. An image larger than
+        memory is better segmented in view only.
 
     Yields
     ------
     LiveEvent
         `Preview`, `Trained`, `Visible` from the middle of the view outwards, `Tile`
         with those in view first, `Finished`; a `Beat` anywhere between. Without a
-        visible pixel there is no `Preview` and no `Visible`.
+        visible pixel there is no `Preview` and no `Visible`; without `is_whole` there
+        is no `Tile` and no `Finished`, and a `Preview` only of a view whose features
+        at token centres are quick to compute.
 
     Raises
     ------
@@ -132,9 +143,8 @@ def iter_live(
     ((1, 7), [1, 7])
     """
     images = [embeddings] if isinstance(embeddings, Embedding) else list(embeddings)
-    labels: list[Any] = (
-        [painted] if isinstance(embeddings, Embedding) else list(painted)
-    )
+    given: Any = painted
+    labels = [given] if isinstance(embeddings, Embedding) else list(given)
     if not images or len(images) != len(labels):
         raise SettingsError(
             f"Each image needs its labels, got {len(images)} image(s) and "
@@ -142,10 +152,54 @@ def iter_live(
         )
     run = _Run(segmenter, images, labels, images[0] if shown is None else shown, view)
     yield from run.gather()
-    yield from run.preview()
+    if is_whole or run.is_quick_to_preview:
+        yield from run.preview()
     yield from run.train(class_names)
     yield from run.visible()
-    yield from run.tiles()
+    if is_whole:
+        yield from run.tiles()
+
+
+def iter_visible(
+    segmenter: Segmenter, shown: Embedding, *, view: View
+) -> Iterator[LiveEvent]:
+    """Apply a classifier to what is visible, at the resolution of the screen.
+
+    Parameters
+    ----------
+    segmenter : Segmenter
+        Fitted.
+    shown : Embedding
+        The image on the screen.
+    view : View
+        What is visible of it.
+
+    Yields
+    ------
+    LiveEvent
+        `Visible` from the middle of the view outwards; a `Beat` anywhere between.
+
+    Raises
+    ------
+    SettingsError
+        If the segmenter is not fitted.
+
+    Examples
+    --------
+    >>> image = np.zeros((64, 64), np.uint8)
+    >>> image[:, 32:] = 200
+    >>> painted = np.zeros((64, 64), np.uint8)
+    >>> painted[10:20, 5:9], painted[10:20, 50:54] = 1, 7
+    >>> segmenter = Segmenter().fit(image, painted)
+    >>> view = View(Window(0, 64, 20, 44), step=8)
+    >>> first, *_ = iter_visible(segmenter, segmenter.embed(image), view=view)
+    >>> first.labels_yx[4].tolist()
+    [1, 7, 7]
+    """
+    segmenter.require_fitted()
+    run = _Run(segmenter, [], [], shown, view)
+    yield from _completed(run.work, [shown])
+    yield from run.visible()
 
 
 def iter_warm_up(
@@ -183,13 +237,22 @@ def iter_warm_up(
         segmenter._update_projection([embedding])
     features = PixelFeatures(embedding, segmenter.projection)
     few = np.random.default_rng(0).random((8, features.n_features), np.float32)
-    trial = fit_classifier(few, np.arange(8) % 2 + 1, segmenter.settings, n_jobs=1)
+    # classes that are not in the trial have no weights
+    plain = {"class_weight": "balanced", "class_factor": {}}
+    settings = segmenter.settings.model_copy(update=plain)
+    trial = fit_classifier(few, np.arange(8) % 2 + 1, settings, n_jobs=1)
     trial.predict_proba(few.T)
     yield Beat("preview", 0, 1)
+    seen = None if view is None else view.within(embedding.shape)
+    if view is not None and seen is None:
+        return
+    if embedding.store is not None:
+        pixels = embedding.image.source.window if seen is None else seen.window
+        tokens = embedding.tokens(segmenter.projection)
+        for done, total in tokens.iter_fill(cells_around(embedding.grid, pixels)):
+            yield Beat("preview", done, total)
     if embedding.classical is not None:
-        seen = None if view is None else view.within(embedding.shape)
-        if view is None or seen is not None:
-            yield from _filled(embedding, None if seen is None else seen.window)
+        yield from _filled(embedding, None if seen is None else seen.window)
 
 
 def _completed(segmenter: Segmenter, embeddings: list[Embedding]) -> Iterator[Beat]:
@@ -218,7 +281,7 @@ class _Run:
         self,
         segmenter: Segmenter,
         embeddings: list[Embedding],
-        painted: list[npt.NDArray[Any]],
+        painted: list[Painted],
         shown: Embedding,
         view: View,
     ) -> None:
@@ -240,10 +303,18 @@ class _Run:
     def settings(self) -> ClassifierSettings:
         return self.work.settings
 
+    @property
+    def is_quick_to_preview(self) -> bool:
+        """Whether little has to be filtered for features at token centres in view."""
+        if self.view is None or self.shown.classical is None:
+            return True
+        height, width = self.view.window.shape
+        return height * width <= _PREVIEW_FILTERED_PX
+
     def gather(self) -> Iterator[Beat]:
         """Compute the features of the painted pixels that are new."""
         self.strokes = [
-            Annotations.from_labels(p, e.shape)
+            read_painted(p, e.image.source)
             for p, e in zip(self.painted, self.embeddings, strict=True)
         ]
         yield from _completed(self.work, [*self.embeddings, self.shown])
@@ -263,13 +334,13 @@ class _Run:
         if self.view is None:
             return
         window = self.view.window
-        cells = _cells_around(self.shown, window)
+        cells = cells_around(self.shown.grid, window)
         if self.shown.classical is not None:
             yield from _filled(self.shown, _pixels_of(self.shown, cells))
         classifier = self._small_classifier()
         every = least_step(cells, 1, _PREVIEW_CELLS)
         step = least_step(window, self.view.step, _PREVIEW_SAMPLES)
-        proba = _classify_cells(self.features, classifier, cells, every)
+        proba = classify_cells(self.features, classifier, cells, every)
         job = _Job(self.features, classifier, self.settings, proba, (cells, every))
         result = job(View(window, step))
         ids = tuple(int(i) for i in classifier.class_ids)
@@ -297,7 +368,7 @@ class _Run:
         yield Beat("training", 0, 1)
         started = time.perf_counter()
         self.work.classes = self.segmenter.classes  # may have been renamed since
-        self.work.fit(self.embeddings, self.painted, class_names=class_names)
+        self.work.fit(self.embeddings, self.strokes, class_names=class_names)
         seconds = time.perf_counter() - started
         for name in ("projection", "_training", "classifier", "classes"):
             setattr(self.segmenter, name, getattr(self.work, name))
@@ -314,8 +385,8 @@ class _Run:
         assert self.work.classifier is not None
         job = _Job(self.features, self.work.classifier, self.settings)
         if self.settings.resolution == "patch":
-            cells = _cells_around(self.shown, self.view.window)
-            proba = _classify_cells(self.features, job.classifier, cells)
+            cells = cells_around(self.shown.grid, self.view.window)
+            proba = classify_cells(self.features, job.classifier, cells)
             job = replace(job, cells=proba, where=(cells, 1))
             yield Beat("result", 0, 1)
         if job.cells is not None:
@@ -378,6 +449,7 @@ class _Job:
             part.step,
             labels.reshape(height, width),
             entropy_uncertainty(proba).reshape(height, width),
+            proba.reshape(-1, height, width),
         )
 
     def _enlarged(self, cells_rck: FloatArray, part: View) -> FloatArray:
@@ -389,28 +461,6 @@ class _Job:
             (grid.row_positions(w.y0, w.y1)[rows - w.y0] - around.y0) / every,
             (grid.col_positions(w.x0, w.x1)[cols - w.x0] - around.x0) / every,
         )
-
-
-def _classify_cells(
-    features: PixelFeatures, classifier: PixelClassifier, cells: Window, every: int = 1
-) -> FloatArray:
-    """Return class probabilities at some token centres, (r, c, K) float32."""
-    block = features.cells_in(cells, every)
-    proba = classifier.predict_proba(block.reshape(len(block), -1))
-    return np.ascontiguousarray(np.moveaxis(proba.reshape(-1, *block.shape[1:]), 0, -1))
-
-
-def _cells_around(embedding: Embedding, window: Window) -> Window:
-    """Return the tokens between which the pixels of a window lie."""
-    grid = embedding.grid
-    rows = grid.row_positions(window.y0, window.y1)
-    cols = grid.col_positions(window.x0, window.x1)
-    return Window(
-        math.floor(rows[0]),
-        min(math.floor(rows[-1]) + 2, grid.shape[0]),
-        math.floor(cols[0]),
-        min(math.floor(cols[-1]) + 2, grid.shape[1]),
-    )
 
 
 def _pixels_of(embedding: Embedding, cells: Window) -> Window:

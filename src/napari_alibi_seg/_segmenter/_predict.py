@@ -8,7 +8,7 @@ result; at most a few tiles are in memory.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,63 +25,89 @@ from napari_alibi_seg._segmenter._embedding import (
     default_workers,
     iter_threaded,
 )
+from napari_alibi_seg._segmenter._tokens import cells_around
 from napari_alibi_seg.data import centre_out, pixel_tiles, sample_grid
 from napari_alibi_seg.learn import decide, entropy_uncertainty
 
 if TYPE_CHECKING:
     from napari_alibi_seg.learn import PixelClassifier
 
-__all__ = ["iter_tiles"]
+__all__ = ["TileJob", "classify_cells", "decided", "iter_tiles"]
 
 
 @dataclass(frozen=True)
-class _TileJob:
-    """Classify one window; called from several threads at once."""
+class TileJob:
+    """Classify one window; called from several threads at once.
+
+    Attributes
+    ----------
+    features : PixelFeatures
+        Of the image.
+    classifier : PixelClassifier
+        Fitted on the same features.
+    settings : ClassifierSettings
+        Resolution and "not sure".
+    """
 
     features: PixelFeatures
     classifier: PixelClassifier
     settings: ClassifierSettings
-    cells_rck: FloatArray | None
 
     def __call__(self, window: Window) -> TileResult:
-        height, width = window.shape
-        n_classes = len(self.classifier.class_ids)
-        proba = np.empty((n_classes, height, width), np.float32)
-        if self.cells_rck is not None:
-            grid = self.features.embedding.grid
-            rows = grid.row_positions(window.y0, window.y1)
-            cols = grid.col_positions(window.x0, window.x1)
-            sample_grid(self.cells_rck, rows, cols, proba)
+        if self.settings.resolution == "patch":
+            proba = self._enlarged(window)
         else:
-            for strip, block in self.features.strips(window):
-                flat = block.reshape(len(block), -1)
-                part = self.classifier.predict_proba(flat)
-                proba[:, strip.y0 - window.y0 : strip.y1 - window.y0] = part.reshape(
-                    n_classes, *strip.shape
-                )
-        flat = proba.reshape(n_classes, -1)
-        labels = decide(
-            flat,
-            self.classifier.class_ids,
-            self.settings.unsure_below,
-            self.settings.unsure_id,
-        )
-        uncertainty = entropy_uncertainty(flat)
-        return TileResult(
-            index=0,
-            total=0,
-            window=window,
-            labels_yx=labels.reshape(height, width),
-            proba_kyx=proba,
-            uncertainty_yx=uncertainty.reshape(height, width),
+            proba = self._of_pixels(window)
+        return decided(window, proba, self.classifier, self.settings)
+
+    def _of_pixels(self, window: Window) -> FloatArray:
+        proba = np.empty((len(self.classifier.class_ids), *window.shape), np.float32)
+        for strip, block in self.features.strips(window):
+            part = self.classifier.predict_proba(block.reshape(len(block), -1))
+            proba[:, strip.y0 - window.y0 : strip.y1 - window.y0] = part.reshape(
+                len(proba), *strip.shape
+            )
+        return proba
+
+    def _enlarged(self, window: Window) -> FloatArray:
+        """Interpolate the probabilities of the tokens around."""
+        grid = self.features.embedding.grid
+        around = cells_around(grid, window)
+        return sample_grid(
+            classify_cells(self.features, self.classifier, around),
+            grid.row_positions(window.y0, window.y1) - around.y0,
+            grid.col_positions(window.x0, window.x1) - around.x0,
         )
 
 
-def _classify_cells(features: PixelFeatures, classifier: PixelClassifier) -> FloatArray:
-    """Return class probabilities at every token centre, (R, C, K) float32."""
-    proba = classifier.predict_proba(features.at_cells())
-    grid = features.embedding.grid
-    return np.ascontiguousarray(np.moveaxis(proba.reshape(-1, *grid.shape), 0, -1))
+def decided(
+    window: Window,
+    proba_kyx: FloatArray,
+    classifier: PixelClassifier,
+    settings: ClassifierSettings,
+) -> TileResult:
+    """Return the result of a window from its class probabilities."""
+    flat = proba_kyx.reshape(len(proba_kyx), -1)
+    labels = decide(
+        flat, classifier.class_ids, settings.unsure_below, settings.unsure_id
+    )
+    return TileResult(
+        index=0,
+        total=0,
+        window=window,
+        labels_yx=labels.reshape(window.shape),
+        proba_kyx=proba_kyx,
+        uncertainty_yx=entropy_uncertainty(flat).reshape(window.shape),
+    )
+
+
+def classify_cells(
+    features: PixelFeatures, classifier: PixelClassifier, cells: Window, every: int = 1
+) -> FloatArray:
+    """Return class probabilities at some token centres, (r, c, K) float32."""
+    block = features.cells_in(cells, every)
+    proba = classifier.predict_proba(block.reshape(len(block), -1))
+    return np.ascontiguousarray(np.moveaxis(proba.reshape(-1, *block.shape[1:]), 0, -1))
 
 
 def iter_tiles(
@@ -123,22 +149,12 @@ def iter_tiles(
         )
     windows = pixel_tiles(features.embedding.shape)
     indices = _resolve_order(order, windows, focus)
-    cells = None
-    if settings.resolution == "patch":
-        cells = _classify_cells(features, classifier)
-    job = _TileJob(features, classifier, settings, cells)
+    job = TileJob(features, classifier, settings)
     workers = workers or default_workers()
     for k, result in enumerate(
         iter_threaded(job, [windows[i] for i in indices], workers)
     ):
-        yield TileResult(
-            index=k,
-            total=len(indices),
-            window=result.window,
-            labels_yx=result.labels_yx,
-            proba_kyx=result.proba_kyx,
-            uncertainty_yx=result.uncertainty_yx,
-        )
+        yield replace(result, index=k, total=len(indices))
 
 
 def _resolve_order(

@@ -9,7 +9,11 @@ from __future__ import annotations
 
 import logging
 import operator
+import shutil
+import tempfile
+import weakref
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +35,11 @@ from napari_alibi_seg._segmenter._embedding import (
     PixelFeatures,
     sample_tokens,
 )
+from napari_alibi_seg._segmenter._painted import (
+    is_by_plane,
+    painted_planes,
+    read_painted,
+)
 from napari_alibi_seg._segmenter._predict import iter_tiles
 from napari_alibi_seg._segmenter._recipe import ClassInfo, Frozen, class_infos
 from napari_alibi_seg.data import (
@@ -38,10 +47,10 @@ from napari_alibi_seg.data import (
     DiskStore,
     ImageSource,
     MemoryStore,
+    TokenGrid,
     TokenStore,
     WorkingImage,
     open_image,
-    read_labels,
 )
 from napari_alibi_seg.features import iter_extract
 from napari_alibi_seg.learn import (
@@ -54,14 +63,16 @@ from napari_alibi_seg.learn import (
 if TYPE_CHECKING:
     from napari_alibi_seg.features import ExtractedTile
 
-__all__ = ["Segmentation", "Segmenter"]
+__all__ = ["Segmentation", "Segmenter", "delete_scratch"]
 
 _logger = logging.getLogger(__name__)
 
 # Inside a folder of stores: those that nobody asked to keep.
-SCRATCH_FOLDER = "scratch"
+SCRATCH_FOLDER = ".alibi-seg-scratch"
 # Enough tokens to know 384 channels; more only cost time.
 _PROJECTION_SAMPLES = 50_000
+# Tokens that nobody asked to keep: more lie in a temporary folder.
+_MEMORY_STORE_BYTES = 512 << 20
 
 
 @dataclass(frozen=True)
@@ -110,7 +121,8 @@ class Segmenter:
         How pixels are classified. By default a random forest on every pixel.
     store : Path or str, optional
         Folder of feature stores (or one store, ending in ``.zarr``): tokens go there
-        tile by tile and are found again. None keeps them in memory.
+        tile by tile and are found again. None keeps them in memory, or in a temporary
+        folder where they take more than 512 MB.
     device : str
         For a backbone given by name or file: "auto", "cpu", "cuda", "mps".
     workers : int, optional
@@ -169,9 +181,12 @@ class Segmenter:
         self.weights_hint: str | None = None
         self.denoiser_hint: str | None = None
         if isinstance(backbone, (str, Path)):
-            if Path(backbone).is_file():
-                self.weights_hint = str(Path(backbone).resolve())
-            from napari_alibi_seg.features import load_backbone  # imports torch
+            from napari_alibi_seg.features import (  # imports torch
+                load_backbone,
+                located_spec,
+            )
+
+            self.weights_hint = located_spec(backbone)
 
             backbone = load_backbone(backbone, device=device)
         self.backbone: Backbone | None = backbone
@@ -179,6 +194,8 @@ class Segmenter:
         self.settings = classifier or ClassifierSettings()
         self.store = None if store is None else Path(store)
         self.workers = workers
+        # inside `store`, for tokens that nobody asked to keep
+        self.scratch_folder = SCRATCH_FOLDER
         self.frozen: Frozen | None = None
         self.classes: dict[int, ClassInfo] = {}
         self.classifier: PixelClassifier | None = None
@@ -226,13 +243,25 @@ class Segmenter:
         yield from self.iter_complete(embedding, order=order)
 
     def iter_complete(
-        self, embedding: Embedding, *, order: Sequence[int] | None = None
+        self,
+        embedding: Embedding,
+        *,
+        order: Sequence[int] | None = None,
+        only: Sequence[int] | None = None,
     ) -> Iterator[ExtractedTile]:
-        """Compute the tiles that an embedding lacks; see `iter_embed`."""
+        """Compute the tiles that an embedding lacks; see `iter_embed`.
+
+        With `only`, no others than these.
+        """
         if embedding.store is not None and embedding.store.missing():
             assert self.backbone is not None
             yield from iter_extract(
-                self.backbone, embedding.image, embedding.store, order=order
+                self.backbone,
+                embedding.image,
+                embedding.store,
+                order=order,
+                only=only,
+                workers=self.workers,
             )
 
     def prepare(
@@ -260,7 +289,7 @@ class Segmenter:
         assert self.frozen is not None
         grid = self.frozen.grid(view.shape, self.features, self.backbone)
         if self.store is None:
-            return MemoryStore(grid, self.backbone.embed_dim)
+            return _unkept_store(grid, self.backbone.embed_dim)
         identity = {
             "image": view.source.content_hash(),
             "channels": view.channels
@@ -272,7 +301,7 @@ class Segmenter:
         kept = DiskStore.locate(self.store, identity, grid, self.backbone.embed_dim)
         root = self.store
         if scratch and root.suffix != ".zarr" and not kept.exists():
-            root = root / SCRATCH_FOLDER
+            root = root / self.scratch_folder
         return DiskStore(root, identity, grid, self.backbone.embed_dim)
 
     def embed(self, image: Any, *, plane: int | None = None) -> Embedding:
@@ -318,11 +347,12 @@ class Segmenter:
         ----------
         images : path, array, Embedding, or list of these
             Images.
-        labels : path, (Y, X) array of int, or list of these
+        labels : path, (Y, X) array of int, Annotations, or list of these
             Class ids, 0 = unlabelled; one per image, of its shape. Ids need not be
-            consecutive.
+            consecutive. For a stack also a stack of labels, 0 on planes where nothing
+            was painted, or a list of (plane, labels).
         plane : int, optional
-            Plane of stacks, from 0.
+            The only plane of stacks that counts, from 0.
         class_names : dict of int to str, optional
             Names for ids.
 
@@ -338,35 +368,66 @@ class Segmenter:
 
         Notes
         -----
-        Cost grows with painted pixels, not with the image, once it is embedded.
+        Time and memory grow with painted pixels, not with the image, once it is
+        embedded.
         """
-        pairs = _pairs(images, labels)
         # labels are checked before hours of extraction
-        opened = [
-            image if isinstance(image, Embedding) else self.prepare(image, plane=plane)
-            for image, _ in pairs
+        strokes = [
+            pair
+            for image, label in _pairs(images, labels)
+            for pair in self.painted(image, label, plane=plane)
         ]
-        painted = [
-            _annotations(label, e) for (_, label), e in zip(pairs, opened, strict=True)
-        ]
-        embeddings = [self.embed(e) for e in opened]
+        painted = [found for _, found in strokes]
+        embeddings = [self.embed(e) for e, _ in strokes]
         self._update_projection(embeddings)
         samples = [
-            embedding.samples(self.projection, strokes.rows, strokes.cols)
-            for embedding, strokes in zip(embeddings, painted, strict=True)
+            embedding.samples(self.projection, found.rows, found.cols)
+            for embedding, found in zip(embeddings, painted, strict=True)
         ]
         self.classifier = fit_classifier(
             np.concatenate(samples),
-            np.concatenate([strokes.ids for strokes in painted]),
+            np.concatenate([found.ids for found in painted]),
             self.settings,
         )
         ids = tuple(int(i) for i in self.classifier.class_ids)
         self.classes = class_infos(ids, class_names, self.classes)
         return self
 
-    def check_labels(self, labels: Any, embedding: Embedding) -> None:
-        """Raise an `AnnotationError` if labels do not fit an image."""
-        _annotations(labels, embedding)
+    def painted(
+        self, image: Any, labels: Any, *, plane: int | None = None
+    ) -> list[tuple[Embedding, Annotations]]:
+        """Return each painted plane of an image, prepared, with its painted pixels.
+
+        What `fit` does first: labels are checked, and no feature is computed yet. Give
+        the two columns to `fit` once the embeddings are complete.
+
+        Parameters
+        ----------
+        image, labels, plane
+            One image and its labels, as for `fit`.
+
+        Returns
+        -------
+        list of (Embedding, Annotations)
+            One pair a plane, in ascending order.
+
+        Raises
+        ------
+        AnnotationError
+            If labels do not fit the image, or nothing is painted.
+
+        Examples
+        --------
+        >>> stack, labels = np.zeros((5, 64, 64)), np.zeros((5, 64, 64), int)
+        >>> stack[..., 32:], labels[3, 5, 5], labels[3, 5, 40] = 1, 1, 2
+        >>> [(e, found)] = Segmenter().painted(stack, labels)
+        >>> e.image.source.plane, found.class_ids
+        (3, (1, 2))
+        """
+        if isinstance(image, Embedding):
+            return [(image, read_painted(labels, image.image.source))]
+        found = painted_planes(image, labels, plane)
+        return [(self.prepare(source), strokes) for source, strokes in found]
 
     def iter_predict(
         self,
@@ -391,7 +452,7 @@ class Segmenter:
         ------
         TileResult
         """
-        classifier = self._fitted()
+        classifier = self.require_fitted()
         embedding = self.embed(image, plane=plane)
         features = PixelFeatures(embedding, self.projection)
         yield from iter_tiles(
@@ -422,7 +483,7 @@ class Segmenter:
         SettingsError
             If the segmenter is not fitted, or the image does not fit it.
         """
-        classifier = self._fitted()
+        classifier = self.require_fitted()
         embedding = self.embed(image, plane=plane)
         shape = embedding.shape
         labels: npt.NDArray[Any] | None = None
@@ -488,7 +549,8 @@ class Segmenter:
             Path(path), backbone=backbone, store=store, device=device, workers=workers
         )
 
-    def _fitted(self) -> PixelClassifier:
+    def require_fitted(self) -> PixelClassifier:
+        """Return the classifier, or raise a `SettingsError` if there is none."""
         if self.classifier is None:
             raise SettingsError(
                 "This segmenter is not trained yet. Call `fit` with images and "
@@ -507,12 +569,47 @@ class Segmenter:
         self._training = embeddings
 
 
+def _unkept_store(grid: TokenGrid, n_channels: int) -> TokenStore:
+    """Return a store of tokens that nobody asked to keep, in memory if they are few."""
+    n_bytes = grid.shape[0] * grid.shape[1] * n_channels * 2
+    if n_bytes <= _MEMORY_STORE_BYTES:
+        return MemoryStore(grid, n_channels)
+    folder = Path(tempfile.mkdtemp(prefix="alibi-seg-"))
+    _logger.info(
+        "Features of %.1f GB go to %s and are deleted when they are no longer used; "
+        "name a `store` to keep them.",
+        *(n_bytes / 1e9, folder),
+    )
+    store = DiskStore(folder, {"temporary": True}, grid, n_channels)
+    # also runs when the program ends
+    weakref.finalize(store, shutil.rmtree, folder, ignore_errors=True)
+    return store
+
+
+def delete_scratch(embedding: Embedding) -> None:
+    """Delete the tokens of an embedding if nobody asked to keep them.
+
+    See `scratch` of `Segmenter.prepare`.
+    """
+    store = embedding.store
+    if not isinstance(store, DiskStore):
+        return
+    folder = store.path.parent
+    if folder.name.startswith(SCRATCH_FOLDER):
+        store.delete()
+        if folder.name != SCRATCH_FOLDER:  # others may be about to use that one
+            with suppress(OSError):
+                folder.rmdir()
+
+
 def _same(one: list[Embedding], other: list[Embedding]) -> bool:
     return len(one) == len(other) and all(map(operator.is_, one, other))
 
 
 def _pairs(images: Any, labels: Any) -> list[tuple[Any, Any]]:
     many = isinstance(images, (list, tuple))
+    if not many and is_by_plane(labels):
+        return [(images, labels)]
     if many != isinstance(labels, (list, tuple)):
         raise SettingsError(
             "`images` and `labels` must both be single or both be lists of the same "
@@ -526,15 +623,3 @@ def _pairs(images: Any, labels: Any) -> list[tuple[Any, Any]]:
             f"{len(labels)} label image(s)."
         )
     return list(zip(images, labels, strict=True))
-
-
-def _annotations(labels: Any, embedding: Embedding) -> Annotations:
-    name = str(labels) if isinstance(labels, (str, Path)) else "labels"
-    source = embedding.image.source
-    array = read_labels(
-        labels,
-        plane=source.plane,
-        image_shape=embedding.shape,
-        image_name=source.name,
-    )
-    return Annotations.from_labels(array, embedding.shape, name=name)
