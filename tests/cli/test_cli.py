@@ -21,7 +21,7 @@ from segmenter.samples import IDS, sample, write_tiny_vit
 
 from napari_alibi_seg._base import PixelSize, Window
 from napari_alibi_seg._cli import main
-from napari_alibi_seg._segmenter import Segmenter
+from napari_alibi_seg._segmenter import Segmenter, iter_predict_stack
 from napari_alibi_seg.data import open_image, write_image
 
 PIXEL = PixelSize(0.05, 0.05, "um")
@@ -39,7 +39,7 @@ COMMANDS = {
     ],
     "apply": [
         *("--out", "--probabilities", "--uncertainty", "--recursive", "--overwrite"),
-        *("--backbone", "--plane", "--format", "--json"),
+        *("--backbone", "--plane", "--all-planes", "--z-smooth", "--format", "--json"),
         *("--workers", "--scheduler", "--threads"),
     ],
     "evaluate": ["--truth", "--labels-offset", "--ignore", "--json"],
@@ -567,3 +567,65 @@ def test_a_plane_of_a_stack(inside, here):
     # another plane is another result, not one that is done
     refused = inside.json(*line, "0", expect=1)["files"][0]
     assert "was not made from this image" in refused["error"]
+
+
+def stack_of_three(folder: Path) -> np.ndarray:
+    image, _, _ = sample()
+    noise = np.random.default_rng(0).integers(0, 60, (3, *image.shape))
+    stack = np.clip(image.astype(int) + noise, 0, 255).astype(np.uint8)
+    write_image(folder / "s.tif", stack, axes="ZYX", pixel_size=PIXEL)
+    return stack
+
+
+def test_all_planes_of_a_stack_smoothed(inside, here):
+    stack = stack_of_three(inside.folder)
+    line = ("apply", here("c.alibiseg"), "s.tif", "--all-planes", "--z-smooth", "0.7")
+    (row,) = inside.json(*line, "--out", "o")["files"]
+    assert (row["status"], row["pixels"]) == ("done", stack.size)
+    segmenter = Segmenter.load(here("c.alibiseg"))
+    steps = list(iter_predict_stack(segmenter, stack, z_smooth=0.7))
+    for step in steps:
+        written = open_image(inside.folder / "o/s_labels.tif", plane=step.plane)
+        assert (written.axes, written.pixel_size) == ("ZYX", PIXEL)
+        pixels = written.read(step.result.window)[..., 0]
+        np.testing.assert_array_equal(pixels, step.result.labels_yx)
+    (again,) = inside.json(*line, "--out", "o")["files"]
+    assert again["status"] == "skipped"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--z-smooth", "1"), "Smoothing along Z needs all planes"),
+        (("--all-planes", "--plane", "1"), "not allowed with argument"),
+        (("--all-planes", "--z-smooth=-1"), "0 or a positive number of planes"),
+    ],
+    ids=["one-plane", "both", "negative"],
+)
+def test_planes_that_contradict_each_other(shell, here, options, message):
+    line = ("apply", here("c.alibiseg"), here("a.tif"), "--out", "o", *options)
+    assert message in shell(*line, expect=2).stderr
+    assert not (shell.folder / "o").exists()
+
+
+def test_ome_zarr_opens_again_and_is_no_input(inside, here):
+    stack_of_three(inside.folder)
+    line = ("apply", here("c.alibiseg"), here("a.tif"), "s.tif", "--all-planes")
+    options = ("--probabilities", "--format", "ome-zarr")
+    inside(*line, "--out", "z", *options)
+    inside(*line, "--out", "t", "--probabilities")
+    for name, plane in (("a", None), ("s", 2)):
+        for kind in ("labels", "probabilities"):
+            one = open_image(inside.folder / f"z/{name}_{kind}.ome.zarr", plane=plane)
+            other = open_image(inside.folder / f"t/{name}_{kind}.tif", plane=plane)
+            assert one.pixel_size == other.pixel_size == PIXEL
+            assert one.dtype == other.dtype
+            np.testing.assert_array_equal(
+                one.read(one.window), other.read(other.window)
+            )
+    maps = open_image(inside.folder / "z/a_probabilities.ome.zarr")
+    assert maps.channel_names == ("class 1", "class 3")
+    files = inside.json(*line, "--out", "z", *options)["files"]
+    assert {row["status"] for row in files} == {"skipped"}
+    nothing = inside("apply", here("c.alibiseg"), "z", "--out", "y", expect=2)
+    assert "No image found" in nothing.stderr

@@ -8,7 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import map_coordinates
 
-from napari_alibi_seg.data._resample import linear_weights, reflect_index, sample_grid
+from napari_alibi_seg.data._resample import (
+    linear_weights,
+    reflect_index,
+    resize,
+    sample_grid,
+)
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -55,6 +60,33 @@ def test_weights_of_a_part_are_those_of_the_whole():
     )
     expected = whole.matrix[10:20, part.start - whole.start : part.stop - whole.start]
     assert np.array_equal(part.matrix, expected)
+
+
+@pytest.mark.parametrize("ratio", [0.4, 1.0, 2.0, 3.3])
+def test_resizing_is_the_product_with_both_weights(ratio):
+    block = np.random.default_rng(0).random((2, 60, 80), np.float32)
+    y, x = (
+        linear_weights((np.arange(round(n / ratio)) + 0.5) * ratio - 0.5, n)
+        for n in block.shape[1:]
+    )
+    block = block[:, y.start : y.stop, x.start : x.stop]
+    expected = y.matrix.astype(float) @ block @ x.matrix.astype(float).T
+    np.testing.assert_allclose(resize(block, y, x), expected, atol=1e-6)
+
+
+def test_a_part_of_a_resized_image_equals_the_whole_to_the_bit():
+    block = np.random.default_rng(0).random((1, 200, 300), np.float32)
+
+    def resized(rows, cols):
+        at = [(np.arange(*span) + 0.5) * 2.07 - 0.5 for span in (rows, cols)]
+        y, x = (
+            linear_weights(a, n, support=2.07)
+            for a, n in zip(at, block.shape[1:], strict=True)
+        )
+        return resize(block[:, y.start : y.stop, x.start : x.stop], y, x)
+
+    whole = resized((0, 96), (0, 144))
+    assert np.array_equal(resized((7, 50), (30, 131)), whole[:, 7:50, 30:131])
 
 
 def test_mirroring_repeats_for_tiny_images():

@@ -230,11 +230,11 @@ def test_finishing_goes_on_where_it_was_killed(tmp_path, monkeypatch):
     store = fill(make(tmp_path / "b.zarr", shape), whole)
     write, done = KindImage.write, []
 
-    def dying(self, level, window, block):
+    def dying(self, level, window, block, plane=0):
         if len(done) == 20:
             raise KeyboardInterrupt
         done.append(window)
-        write(self, level, window, block)
+        write(self, level, window, block, plane)
 
     with monkeypatch.context() as m:
         m.setattr(KindImage, "write", dying)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import gc
 import shutil
 from collections import namedtuple
 from pathlib import Path
@@ -11,20 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
-from napari_alibi_seg._base import OutputError, PixelSize, SettingsError, Window
+from napari_alibi_seg._base import OutputError, PixelSize, SettingsError
 from napari_alibi_seg.data import (
-    TiffPlaneWriter,
     open_image,
     write_bytes_atomic,
     write_image,
     write_text_atomic,
 )
 from napari_alibi_seg.data._atomic import write_all
-from napari_alibi_seg.data._tiff_frame import CLASSIC_TIFF_BYTES
 
 RNG = np.random.default_rng(8)
 Usage = namedtuple("Usage", "total used free")
@@ -33,14 +28,6 @@ Usage = namedtuple("Usage", "total used free")
 def whole(path, **choice):
     source = open_image(path, **choice)
     return source.read(source.window)
-
-
-def tiles(shape, side):
-    return [
-        Window(y, min(y + side, shape[0]), x, min(x + side, shape[1]))
-        for y in range(0, shape[0], side)
-        for x in range(0, shape[1], side)
-    ]
 
 
 # ------------------------------------------------------------------------ write_image
@@ -68,6 +55,8 @@ def test_tiff_reads_back(tmp_path, axes, shape, dtype, compression):
     with tifffile.TiffFile(path) as tif:
         assert tif.series[0].axes == axes
         assert tif.pages[0].compression == (8 if compression else 1)
+        # ImageJ undoes no predictor of deflate, and shows noise instead
+        assert tif.pages[0].predictor == 1
         np.testing.assert_array_equal(tif.asarray(), stored)
     source = open_image(path, plane=1 if "Z" in axes else None)
     assert source.dtype == (np.uint8 if dtype == "bool" else np.dtype(dtype).name)
@@ -200,151 +189,6 @@ def test_what_cannot_be_written(tmp_path, name, array, options, message):
     assert list(tmp_path.iterdir()) == []
 
 
-# -------------------------------------------------------------------- TiffPlaneWriter
-
-
-@settings(
-    max_examples=25,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-@given(
-    height=st.integers(1, 70),
-    width=st.integers(1, 70),
-    channels=st.integers(0, 3),
-    side=st.integers(1, 40),
-    dtype=st.sampled_from(["u1", "u2", "u4", "f4"]),
-    order=st.randoms(use_true_random=False),
-)
-def test_pieces_in_any_order_make_the_whole(
-    tmp_path, height, width, channels, side, dtype, order
-):
-    shape = (channels, height, width) if channels else (height, width)
-    stored = (RNG.random(shape) * 250).astype(dtype)
-    axes = "CYX" if channels else "YX"
-    windows = tiles((height, width), side)
-    order.shuffle(windows)
-    path = tmp_path / "a.tif"
-    with TiffPlaneWriter(path, shape, dtype, axes) as writer:
-        for window in windows:
-            writer.write(window, stored[(..., *window.slices)])
-    np.testing.assert_array_equal(np.squeeze(tifffile.imread(path)), stored.squeeze())
-    expected = np.moveaxis(stored, 0, -1) if channels else stored[..., None]
-    np.testing.assert_array_equal(whole(path), expected)
-    assert [p.name for p in tmp_path.iterdir()] == ["a.tif"]
-
-
-def test_order_of_pieces_does_not_change_the_bytes(tmp_path):
-    stored = RNG.random((2, 50, 60)).astype(np.float32)
-    size = PixelSize(0.05, 0.05, "um")
-    files = []
-    for step in (1, -1):
-        path = tmp_path / f"{step}.tif"
-        with TiffPlaneWriter(
-            path, stored.shape, "f4", "CYX", size, metadata={"classes": "1,3"}
-        ) as writer:
-            for window in tiles((50, 60), 16)[::step]:
-                writer.write(window, stored[(..., *window.slices)])
-        files.append(path.read_bytes())
-    assert files[0] == files[1]
-    assert open_image(path).pixel_size == size
-    with tifffile.TiffFile(path) as tif:
-        assert tif.imagej_metadata["classes"] in ("1,3", [1, 3])
-        assert tif.pages[0].is_memmappable
-        assert tif.series[0].dataoffset is not None
-        assert {t.name for t in tif.pages[0].tags} & {"Software", "DateTime"} == set()
-
-
-def test_unwritten_pixels_are_zero(tmp_path):
-    with TiffPlaneWriter(tmp_path / "a.tif", (9, 9), bool, "YX") as writer:
-        writer.write(Window(2, 3, 0, 9), np.ones((1, 9), np.uint8))
-    np.testing.assert_array_equal(whole(tmp_path / "a.tif").sum((1, 2))[2], 9)
-    assert whole(tmp_path / "a.tif").sum() == 9
-
-
-def test_beyond_the_reach_of_classic_tiff(tmp_path):
-    side = int(CLASSIC_TIFF_BYTES**0.5) + 1
-    path = tmp_path / "a.tif"
-    if shutil.disk_usage(tmp_path).free < 2 * side**2:
-        pytest.skip("needs 9 GB of free disk, though it fills only a few kB")
-    last = Window(side - 2, side, side - 3, side)
-    with TiffPlaneWriter(path, (side, side), np.uint8, "YX") as writer:
-        writer.write(last, np.arange(6, dtype=np.uint8).reshape(2, 3))
-    source = open_image(path)
-    np.testing.assert_array_equal(source.read(last)[..., 0], np.arange(6).reshape(2, 3))
-    with tifffile.TiffFile(path) as tif:
-        assert tif.is_bigtiff
-
-
-@pytest.mark.parametrize(
-    ("window", "block"),
-    [
-        pytest.param(Window(0, 2, 0, 2), np.zeros((2, 3), "u2"), id="shape"),
-        pytest.param(Window(0, 2, 0, 2), np.zeros((2, 2), "f4"), id="dtype"),
-        pytest.param(Window(8, 10, 0, 2), np.zeros((2, 2), "u2"), id="outside"),
-        pytest.param(Window(-1, 1, 0, 2), np.zeros((2, 2), "u2"), id="negative"),
-    ],
-)
-def test_pieces_that_do_not_fit(tmp_path, window, block):
-    with (
-        pytest.raises(SettingsError, match="Expected a block of shape"),
-        TiffPlaneWriter(tmp_path / "a.tif", (9, 9), "u2", "YX") as writer,
-    ):
-        writer.write(window, block)
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        pytest.param({"axes": "ZYX", "shape": (2, 9, 9)}, "'YX' or 'CYX'", id="axes"),
-        pytest.param({"path": "a.png"}, r"ends in \.tif", id="png"),
-        pytest.param({"dtype": "c8"}, "bool, integers or floats", id="dtype"),
-        pytest.param({"metadata": {"unit": "x"}}, "nothing to ImageJ", id="key"),
-        pytest.param({"metadata": {"a=b": "x"}}, "letters, digits", id="key-sign"),
-    ],
-)
-def test_writers_that_cannot_be(tmp_path, options, message):
-    wanted = {"path": "a.tif", "shape": (9, 9), "dtype": "u1", "axes": "YX", **options}
-    wanted["path"] = tmp_path / wanted["path"]
-    with pytest.raises(ValueError, match=message):
-        TiffPlaneWriter(**wanted)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_nothing_is_left_after_an_exception_or_an_abort(tmp_path):
-    path = tmp_path / "a.tif"
-    path.write_bytes(b"the result of yesterday")
-    seen = []
-
-    def interrupted():
-        with TiffPlaneWriter(path, (9, 9), "u1", "YX"):
-            seen.extend(tmp_path.iterdir())
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert len(seen) == 2
-    assert len(list(tmp_path.iterdir())) == 1
-    writer = TiffPlaneWriter(path, (9, 9), "u1", "YX")
-    writer.abort()
-    writer.abort()
-    writer = TiffPlaneWriter(path, (9, 9), "u1", "YX")
-    del writer
-    gc.collect()
-    assert [p.name for p in tmp_path.iterdir()] == ["a.tif"]
-    assert path.read_bytes() == b"the result of yesterday"
-
-
-def test_a_closed_writer_writes_no_more(tmp_path):
-    with TiffPlaneWriter(tmp_path / "a.tif", (9, 9), "u1", "YX") as writer:
-        pass
-    with pytest.raises(SettingsError, match="one that was closed"):
-        writer.write(Window(0, 1, 0, 1), np.zeros((1, 1), np.uint8))
-    writer.abort()
-    assert whole(tmp_path / "a.tif").sum() == 0
-
-
 # ------------------------------------------------------------------------- bad disks
 
 
@@ -358,25 +202,7 @@ def full_after(monkeypatch, n_writes, code=errno.ENOSPC):
             raise OSError(code, "injected")
         file.write(data)
 
-    monkeypatch.setattr("napari_alibi_seg.data._write.write_all", write_all)
     monkeypatch.setattr("napari_alibi_seg.data._atomic.write_all", write_all)
-
-
-FULL = r"room for 80 bytes \(80 bytes\), got a full disk or quota with 12345 free"
-
-
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
-def test_disk_full_at_a_piece(tmp_path, monkeypatch, code):
-    usage = Usage(10**12, 0, 12345)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    full_after(monkeypatch, 3, code)
-    path = tmp_path / "a.tif"
-    writer = TiffPlaneWriter(path, (10, 8), "u1", "YX")
-    writer.write(Window(0, 3, 0, 4), np.zeros((3, 4), np.uint8))
-    with pytest.raises(OutputError, match=FULL.replace("12345", "12345 bytes")) as err:
-        writer.write(Window(3, 6, 0, 4), np.zeros((3, 4), np.uint8))
-    assert str(path) in str(err.value)
-    assert list(tmp_path.iterdir()) == []
 
 
 WRITERS = {
@@ -384,7 +210,6 @@ WRITERS = {
     "raw-image": lambda p: write_image(
         p, np.zeros((10, 8), np.uint8), axes="YX", compression=None
     ),
-    "pieces": lambda p: TiffPlaneWriter(p, (10, 8), "u1", "YX").close(),
     "bytes": lambda p: write_bytes_atomic(p, bytes(80)),
     "text": lambda p: write_text_atomic(p, "x" * 80),
 }
@@ -419,14 +244,13 @@ def test_disk_full_at_bytes(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_disk_full_while_the_frame_is_written(tmp_path, monkeypatch):
+def test_disk_full_while_a_tiff_is_written(tmp_path, monkeypatch):
     def fail(*args, **options):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(tifffile.TiffWriter, "write", fail)
-    for name in ("image", "pieces"):
-        with pytest.raises(OutputError, match="full disk or quota"):
-            WRITERS[name](tmp_path / "a.tif")
+    with pytest.raises(OutputError, match="full disk or quota"):
+        WRITERS["image"](tmp_path / "a.tif")
     assert list(tmp_path.iterdir()) == []
 
 

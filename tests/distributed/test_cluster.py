@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from segmenter.samples import sample, write_tiny_vit
+from threadpoolctl import threadpool_limits
 
 pytest.importorskip("distributed")
 
@@ -211,6 +212,69 @@ def test_features_of_one_image_spread_over_workers(home, two, tmp_path):
         iter_feature_files(choice.load("cpu"), settings, images[:1], tmp_path / "near")
     )
     assert outputs(tmp_path / "far") == outputs(tmp_path / "near")
+
+
+# ------------------------------------------------------------------- scale, stacks
+
+
+def test_resized_images_do_not_depend_on_the_threads_of_blas(home, tmp_path):
+    image, _, scribbles = sample((300, 400))
+    write_image(tmp_path / "a.tif", image, axes="YX")
+    features = FeatureSettings(kind="both", scale=0.5, tile_px=252)
+    backbone = load_backbone(
+        home / "tiny.safetensors", alibi=Alibi(slope="constant"), device="cpu"
+    )
+    segmenter = Segmenter(backbone, features=features, classifier=FEW)
+    segmenter.weights_hint = str(home / "tiny.safetensors")
+    segmenter.fit(image, scribbles).save(tmp_path / "half.alibiseg")
+    inputs, clf = [tmp_path / "a.tif"], tmp_path / "half.alibiseg"
+    with threadpool_limits(4):  # a worker has one
+        alone = Segmenter.load(clf, store=tmp_path / "near")
+        results(iter_apply(alone, inputs, tmp_path / "alone", MAPS))
+    with open_cluster(workers=1, device="cpu") as one:
+        far = {"store": tmp_path / "far", "device": "cpu"}
+        results(iter_apply_on(one, clf, inputs, tmp_path / "one", MAPS, **far))
+    expected = outputs(tmp_path / "alone")
+    assert "a_probabilities.tif" in expected
+    assert outputs(tmp_path / "one") == expected
+
+
+@pytest.fixture(scope="module")
+def stack(home, tmp_path_factory):
+    """20 planes, just too many for one process; two are equal."""
+    folder = tmp_path_factory.mktemp("stack")
+    image, _, _ = sample()
+    rng = np.random.default_rng(0)
+    plane = np.tile(image, (5, 4))[:460, :460].astype(int)
+    planes = np.clip(plane + rng.integers(0, 60, (20, 460, 460)), 0, 255)
+    planes[11] = planes[2]
+    write_image(folder / "s.tif", planes.astype(np.uint8), axes="ZYX")
+    return folder / "s.tif"
+
+
+@pytest.mark.parametrize(("z_smooth", "is_killed"), [(0.0, True), (0.4, False)])
+def test_planes_of_a_stack_spread_over_workers(
+    home, stack, two, tmp_path, z_smooth, is_killed
+):
+    options = BatchOptions(all_planes=True, z_smooth=z_smooth, probabilities=True)
+    segmenter = Segmenter.load(home / "vit.alibiseg", store=tmp_path / "near")
+    results(iter_apply(segmenter, [stack], tmp_path / "alone", options))
+    far = {"store": tmp_path / "far", "device": "cpu"}
+    clf, out = home / "vit.alibiseg", tmp_path / "two"
+    steps = []
+    for step in iter_apply_on(two, clf, [stack], out, options, **far):
+        if is_killed and len(steps) == 3:
+            pid = next(iter(two.run(os.getpid).values()))
+            os.kill(pid, signal.SIGKILL)
+        steps.append(step)
+    (found,) = results(steps)
+    assert (found.status, found.error) == ("done", "")
+    planes = [s.done for s in steps if isinstance(s, Progress) and not s.note]
+    # with a neighbour on each side, 16 planes are worth one process
+    units = [[4, 20], [16, 20]] if z_smooth else [[*range(1, 21)]]
+    assert planes in units
+    assert outputs(out) == outputs(tmp_path / "alone")
+    assert not [p for p in (tmp_path / "far").rglob("*") if p.is_file()]
 
 
 # ------------------------------------------------------------------- many files

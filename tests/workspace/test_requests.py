@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,7 @@ _FULL = BatchRequest(
     recursive=True,
     overwrite=True,
     plane=3,
+    format="ome-zarr",
     backbone="dinov2-small",
     store=Path("tokens"),
     device="cuda:1",
@@ -138,15 +140,17 @@ _FULL = BatchRequest(
     [
         pytest.param(BatchRequest(Path("a"), (Path("b"),), Path("c")), id="least"),
         pytest.param(_FULL, id="all"),
+        pytest.param(
+            replace(_FULL, plane=None, all_planes=True, z_smooth=1 / 3), id="stacks"
+        ),
     ],
 )
 def test_command_line_asks_for_what_the_tab_does(request_: BatchRequest) -> None:
     words = shlex.split(command_line(request_, is_windows=False))
     assert words[:2] == ["alibi-seg", "apply"]
     args = _parser("apply").parse_args(words[1:])
-    options = BatchOptions(
-        args.probabilities, args.uncertainty, args.overwrite, args.plane
-    )
+    names = [field.name for field in fields(BatchOptions)]
+    options = BatchOptions(**{name: getattr(args, name) for name in names})
     assert options == request_.options()
     assert args.classifier == request_.classifier.absolute()
     assert args.inputs == [p.absolute() for p in request_.inputs]

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from segmenter.samples import sample
 
 from napari_alibi_seg import Segmenter
-from napari_alibi_seg._base import AnnotationError, ClassifierSettings, Window
-from napari_alibi_seg._segmenter import Finished, Tile, Trained, View
+from napari_alibi_seg._base import (
+    AnnotationError,
+    ClassifierSettings,
+    PixelSize,
+    Window,
+)
+from napari_alibi_seg._segmenter import (
+    BatchOptions,
+    FileResult,
+    Finished,
+    Tile,
+    Trained,
+    View,
+    iter_apply,
+)
 from napari_alibi_seg._workspace import (
     ExcludedArea,
     Note,
@@ -107,6 +122,41 @@ def test_what_is_left_out_is_neither_learnt_nor_labelled_nor_counted(
         for _ in session.iter_export(image, kind, tmp_path / f"{kind}.tif"):
             pass
     assert np.array_equal(read_labels(tmp_path / "labels.tif"), labels)
+
+
+def files_of(path: Path) -> dict[str, bytes]:
+    files = [path] if path.is_file() else sorted(path.rglob("*"))
+    return {str(f.relative_to(path)): f.read_bytes() for f in files if f.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("form", "suffix"), [("tiff", "tif"), ("ome-zarr", "ome.zarr")]
+)
+def test_saved_results_equal_those_of_the_command_line(
+    session, tmp_path, form, suffix
+) -> None:
+    pixels, _, scribbles = sample((600, 530))  # four output tiles, two levels
+    size = PixelSize(0.05, 0.05, "um")
+    write_image(tmp_path / "s.tif", pixels, axes="YX", pixel_size=size)
+    image = opened(session, tmp_path / "s.tif", scribbles.copy())
+    list(session.iter_live(image, view_of(image)))
+    session.classes.rename(3, "γ′")
+    list(session.iter_save_classifier(tmp_path / "c.alibiseg"))
+    names = [f"s_{kind}.{suffix}" for kind in ("labels", "probabilities")]
+    for name in names:
+        kind = name.split("_")[1].split(".")[0]
+        list(session.iter_export(image, kind, tmp_path / name))
+    segmenter, out = Segmenter.load(tmp_path / "c.alibiseg"), tmp_path / "out"
+    options = BatchOptions(probabilities=True, format=form)
+    (done,) = iter_results(segmenter, tmp_path / "s.tif", out, options)
+    assert done.status == "done"
+    for name in names:
+        assert files_of(tmp_path / name) == files_of(out / name), name
+
+
+def iter_results(segmenter, path, out, options):
+    steps = iter_apply(segmenter, [path], out, options)
+    return [step for step in steps if isinstance(step, FileResult)]
 
 
 def left_out_class(session, picture):

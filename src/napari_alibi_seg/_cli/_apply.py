@@ -2,9 +2,9 @@
 
 Writes NAME_labels.tif for every image, and NAME_probabilities.tif (float32, one plane
 a class by ascending id) and NAME_uncertainty.tif (float32, 0 to 1) if asked for, with
-the pixel size of the image; and summary.csv with one row a file. A file that fails is
-a row, the others go on. Running again skips what is done and goes on with what is
-half done:
+the pixel size of the image; with --format ome-zarr folders NAME_labels.ome.zarr and so
+on. And summary.csv with one row a file. A file that fails is a row, the others go on.
+Running again skips what is done and goes on with what is half done:
 
   alibi-seg apply my.alibiseg scans/ --out segmented --probabilities
 

@@ -363,11 +363,13 @@ def begin(
 ) -> dict[str, Any] | Plan:
     """Skip a file, do a small one, or say what a large one lacks."""
     job = _new_job(source, task)
+    is_shared = job.pixels > LARGE_PX
+    if not is_shared or isinstance(job, StackJob):
+        job.use_own_scratch("begin")
     done = job.begin(before)
     if done is not None:
         return done
-    if job.pixels <= LARGE_PX:
-        job.use_own_scratch()
+    if not is_shared:
         for _ in (*job.iter_features(), *job.iter_predict()):
             pass
         return job.finish(before)
@@ -389,7 +391,6 @@ def begin(
 
 def _stack_plan(job: StackJob) -> Plan:
     missing = job.results.missing_planes()
-    job.use_own_scratch("estimate")
     groups = in_groups(missing, job.planes_per_unit)
     return Plan(
         content_hash=job.input_hash,

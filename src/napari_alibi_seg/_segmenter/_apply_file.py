@@ -211,12 +211,17 @@ class FileJob:
                 f"classifier and options, or was changed since. Pass --overwrite to "
                 f"replace it, or choose another folder."
             )
+        self._check_usable()  # before anything is made for it
         try:
             _ = self.results
         except StoreError:
             # half of what another classifier or version made: nobody will go on with it
             shutil.rmtree(self._results_path)
         return None
+
+    def _check_usable(self) -> None:
+        """Raise if the image does not have what the classifier needs."""
+        _ = self.embedding
 
     def _is_of_this(self, row: dict[str, Any] | None) -> bool:
         return row is not None and row["recipe"] == self.recipe

@@ -110,6 +110,11 @@ class StackJob(FileJob):
         axis = "t" if letter == "T" else "z"
         return {"n_planes": self.n_planes, "plane_axis": axis}
 
+    def _check_usable(self) -> None:
+        """Raise if the stack does not have what the classifier needs."""
+        assert self.segmenter.frozen is not None
+        self.segmenter.frozen.view(self.source, self.segmenter.features)
+
     def estimate(self) -> Estimate | None:
         """Measure what the planes that lack will take, on the first of them.
 

@@ -383,14 +383,34 @@ class PixelFeatures:
 
 
 def sample_tokens(embeddings: list[Embedding], max_samples: int) -> FloatArray:
-    """Return an even, repeatable subset of all tokens, (N, C) float32."""
-    total = sum(math.prod(e.grid.shape) for e in embeddings)
+    """Return an even, repeatable subset of the tokens that are there, (N, C)."""
+    stores = [e.store for e in embeddings if e.store is not None]
+    total = sum(_n_tokens(store) for store in stores)
     stride = max(1, math.ceil(total / max_samples))
     parts, position = [], 0
-    for e in embeddings:
-        assert e.store is not None
-        for _, band in iter_bands(e.store):
+    for store in stores:
+        for band in _iter_tokens(store):
             flat = band.reshape(-1, band.shape[-1])
             parts.append(flat[-position % stride :: stride].astype(np.float32))
             position += len(flat)
     return np.concatenate(parts)
+
+
+def _n_tokens(store: TokenStore) -> int:
+    missing, grid = set(store.missing()), store.grid
+    if not missing:
+        return math.prod(grid.shape)
+    d = grid.density
+    kept = (t.keep.shape for t in grid.tiles if t.index not in missing)
+    return sum(rows * cols * d * d for rows, cols in kept)
+
+
+def _iter_tokens(store: TokenStore) -> Iterator[npt.NDArray[np.float16]]:
+    """Yield all tokens in reading order, or tile by tile what is there of them."""
+    missing = set(store.missing())
+    if not missing:
+        yield from (band for _, band in iter_bands(store))
+        return
+    for tile in store.grid.tiles:
+        if tile.index not in missing:
+            yield store.read(tile)

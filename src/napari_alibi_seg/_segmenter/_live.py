@@ -80,6 +80,8 @@ _PREVIEW_SAMPLES = 80_000
 _BAND_SAMPLES = 1 << 16
 _BAND_BYTES = 48 << 20
 _BLOCK_PX = 512
+# Painted pixels are gathered in squares to find what they need, as there are many.
+_STROKE_PX = 64
 
 
 def iter_live(
@@ -110,8 +112,9 @@ def iter_live(
     class_names : dict of int to str, optional
         As for `Segmenter.fit`.
     is_whole : bool
-        Whether all of the image is segmented in full at the end. An image larger than
-        memory is better segmented in view only.
+        Whether all of the image is segmented in full at the end. Of an image larger
+        than memory only what is painted and seen needs features then, and only that is
+        extracted.
 
     Yields
     ------
@@ -151,6 +154,7 @@ def iter_live(
             f"{len(labels)} label image(s)."
         )
     run = _Run(segmenter, images, labels, images[0] if shown is None else shown, view)
+    run.is_whole = is_whole
     yield from run.gather()
     if is_whole or run.is_quick_to_preview:
         yield from run.preview()
@@ -198,7 +202,7 @@ def iter_visible(
     """
     segmenter.require_fitted()
     run = _Run(segmenter, [], [], shown, view)
-    yield from _completed(run.work, [shown])
+    yield from _completed(run.work, shown, run.tiles_in_view())
     yield from run.visible()
 
 
@@ -232,7 +236,7 @@ def iter_warm_up(
     >>> [beat.stage for beat in iter_warm_up(segmenter, embedding)]
     ['preview', 'preview']
     """
-    yield from _completed(segmenter, [embedding])
+    yield from _completed(segmenter, embedding)
     if segmenter.projection is None:
         segmenter._update_projection([embedding])
     features = PixelFeatures(embedding, segmenter.projection)
@@ -255,12 +259,46 @@ def iter_warm_up(
         yield from _filled(embedding, None if seen is None else seen.window)
 
 
-def _completed(segmenter: Segmenter, embeddings: list[Embedding]) -> Iterator[Beat]:
-    for embedding in embeddings:
-        missing = [] if embedding.store is None else embedding.store.missing()
-        with closing(_generator(segmenter.iter_complete(embedding))) as tiles:
-            for done, _ in enumerate(tiles, 1):
-                yield Beat("features", done, len(missing))
+def _completed(
+    segmenter: Segmenter, embedding: Embedding, only: set[int] | None = None
+) -> Iterator[Beat]:
+    """Extract the tiles that are missing; with `only`, of these."""
+    if embedding.store is None:
+        return
+    missing = set(embedding.store.missing())
+    if only is not None:
+        missing &= only
+    if not missing:
+        return
+    wanted = None if only is None else sorted(missing)
+    with closing(_generator(segmenter.iter_complete(embedding, only=wanted))) as tiles:
+        for done, _ in enumerate(tiles, 1):
+            yield Beat("features", done, len(missing))
+
+
+def _token_tiles(embedding: Embedding, pixels: Window) -> set[int]:
+    """Return the tiles of tokens that some pixels need."""
+    grid, cells = embedding.grid, cells_around(embedding.grid, pixels)
+    d = grid.density
+    return {
+        t.index
+        for t in grid.tiles
+        if overlap(
+            Window(t.keep.y0 * d, t.keep.y1 * d, t.keep.x0 * d, t.keep.x1 * d), cells
+        )
+    }
+
+
+def _painted_tiles(embedding: Embedding, strokes: Annotations) -> set[int]:
+    """Return the tiles of tokens that painted pixels need."""
+    at = np.stack([strokes.rows // _STROKE_PX, strokes.cols // _STROKE_PX], axis=1)
+    tiles: set[int] = set()
+    height, width = embedding.shape
+    for row, col in np.unique(at, axis=0).tolist():
+        y, x = row * _STROKE_PX, col * _STROKE_PX
+        block = Window(y, min(y + _STROKE_PX, height), x, min(x + _STROKE_PX, width))
+        tiles |= _token_tiles(embedding, block)
+    return tiles
 
 
 def _generator(items: Iterator[Any]) -> Any:
@@ -294,6 +332,26 @@ class _Run:
         self.focus = view.focus
         self.view = view.within(shown.shape)
         self.strokes: list[Annotations] = []
+        self.is_whole = True
+
+    def tiles_in_view(self) -> set[int]:
+        """Return the tiles of tokens that the view needs."""
+        if self.shown.store is None or self.view is None:
+            return set()
+        return _token_tiles(self.shown, self.view.window)
+
+    def _complete(self) -> Iterator[Beat]:
+        """Extract what is missing of all images, or of what is painted and seen."""
+        if self.is_whole:
+            for embedding in [*self.embeddings, self.shown]:
+                yield from _completed(self.work, embedding)
+            return
+        for embedding, strokes in zip(self.embeddings, self.strokes, strict=True):
+            needed = (
+                set() if embedding.store is None else _painted_tiles(embedding, strokes)
+            )
+            yield from _completed(self.work, embedding, needed)
+        yield from _completed(self.work, self.shown, self.tiles_in_view())
 
     @property
     def features(self) -> PixelFeatures:
@@ -317,7 +375,7 @@ class _Run:
             read_painted(p, e.image.source)
             for p, e in zip(self.painted, self.embeddings, strict=True)
         ]
-        yield from _completed(self.work, [*self.embeddings, self.shown])
+        yield from self._complete()
         self.work._update_projection(self.embeddings)
         if self.segmenter.classifier is None:
             # nothing depends on it yet, and a run that is stopped need not repeat it
@@ -368,7 +426,7 @@ class _Run:
         yield Beat("training", 0, 1)
         started = time.perf_counter()
         self.work.classes = self.segmenter.classes  # may have been renamed since
-        self.work.fit(self.embeddings, self.strokes, class_names=class_names)
+        self.work.fit_painted(self.embeddings, self.strokes, class_names=class_names)
         seconds = time.perf_counter() - started
         for name in ("projection", "_training", "classifier", "classes"):
             setattr(self.segmenter, name, getattr(self.work, name))

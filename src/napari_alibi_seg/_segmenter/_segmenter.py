@@ -379,6 +379,31 @@ class Segmenter:
         ]
         painted = [found for _, found in strokes]
         embeddings = [self.embed(e) for e, _ in strokes]
+        return self.fit_painted(embeddings, painted, class_names=class_names)
+
+    def fit_painted(
+        self,
+        embeddings: list[Embedding],
+        painted: list[Annotations],
+        *,
+        class_names: dict[int, str] | None = None,
+    ) -> Segmenter:
+        """Train on painted pixels whose features are there; see `fit`.
+
+        Parameters
+        ----------
+        embeddings : list of Embedding
+            With the tiles that the painted pixels lie in; the others may be missing.
+        painted : list of Annotations
+            One an embedding.
+        class_names : dict of int to str, optional
+            Names for ids.
+
+        Raises
+        ------
+        AnnotationError
+            If fewer than two classes are painted in all.
+        """
         self._update_projection(embeddings)
         samples = [
             embedding.samples(self.projection, found.rows, found.cols)

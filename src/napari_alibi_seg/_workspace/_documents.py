@@ -5,25 +5,38 @@ Only this module knows how the settings of a classifier file become those of the
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Iterator
-from contextlib import ExitStack
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from pathlib import Path
-
-import numpy as np
+from typing import cast
 
 from napari_alibi_seg._base import (
     ClassifierSettings,
     FeatureSettings,
     SettingsError,
+    StoreError,
+    TileResult,
     WeightsError,
 )
-from napari_alibi_seg._segmenter import Beat, ClassInfo, Segmenter
+from napari_alibi_seg._segmenter import (
+    Beat,
+    ClassInfo,
+    Segmenter,
+    check_room,
+    estimate,
+    new_result_store,
+)
 from napari_alibi_seg._workspace._desk import Desk
-from napari_alibi_seg._workspace._events import LoadedFile
+from napari_alibi_seg._workspace._events import Exported, LoadedFile, Note
 from napari_alibi_seg._workspace._images import OpenImage
+from napari_alibi_seg._workspace._masking import counted, without
 from napari_alibi_seg._workspace._requests import DockSettings, segmenter_arguments
-from napari_alibi_seg.data import TiffPlaneWriter
+from napari_alibi_seg.data import ResultStore
 from napari_alibi_seg.learn import load_classifier_file
 
 __all__ = ["FileJobs"]
@@ -37,10 +50,7 @@ class FileJobs(Desk):
         segmenter = self._segmenter
         if segmenter is None or segmenter.classifier is None:
             raise SettingsError("There is no classifier to save yet. Train one first.")
-        segmenter.classes = {
-            i: self.classes.to_infos().get(i, info)
-            for i, info in segmenter.classes.items()
-        }
+        segmenter.classes = self._named(segmenter)
         segmenter.save(path)
         yield segmenter.content_hash
 
@@ -97,30 +107,88 @@ class FileJobs(Desk):
             for image in self.images.values():
                 image.embedding = None
 
-    def iter_export(self, image: OpenImage, kind: str, path: Path) -> Iterator[Beat]:
-        """Write labels or probabilities of an image at full resolution."""
-        segmenter = self._segmenter
-        if segmenter is None or segmenter.classifier is None:
+    def iter_export(
+        self, image: OpenImage, kind: str, path: Path
+    ) -> Iterator[Beat | Note | Exported]:
+        """Write labels or probabilities of an image at full resolution.
+
+        Tiles are gathered beside the file until all are there: a run that was stopped
+        is gone on with by the next one of the same name, classifier and image.
+
+        Parameters
+        ----------
+        image : OpenImage
+            The image.
+        kind : {"labels", "probabilities"}
+            What is written.
+        path : Path
+            Ends in .tif or .tiff, or else becomes an OME-Zarr folder.
+        """
+        current = self._segmenter
+        if current is None or current.classifier is None:
             raise SettingsError("There is nothing to save yet. Train a classifier.")
+        segmenter = copy.copy(current)  # strokes may change the other one meanwhile
+        segmenter.classes = self._named(segmenter)
         embedding = self._embedding(segmenter, image)
-        size = image.source.pixel_size
-        with ExitStack() as stack:
-            writer: TiffPlaneWriter | None = None
-            for tile in segmenter.iter_predict(embedding, order="reading"):
-                labels, proba = tile.labels_yx, tile.proba_kyx
-                out = image.left_out(tile.window)
-                if out is not None:
-                    labels = np.where(out, 0, labels).astype(labels.dtype)
-                    proba = np.where(out, np.float32(0), proba)
-                block = labels if kind == "labels" else proba
-                if writer is None:
-                    shape = (*block.shape[:-2], *image.shape)
-                    axes = "YX" if kind == "labels" else "CYX"
-                    writer = stack.enter_context(
-                        TiffPlaneWriter(path, shape, block.dtype, axes, size)
-                    )
-                writer.write(tile.window, block)
-                yield Beat("result", tile.index + 1, tile.total)
+        if image.is_large:
+            expected = estimate(segmenter, embedding, (kind,))
+            check_room(expected, path.parent, copies=2)
+            yield Note(str(expected))
+        store = _result_store(segmenter, image, kind, path)
+        missing = store.missing()
+        done = len(store.tiles) - len(missing)
+        tiles = (
+            segmenter.iter_predict(embedding, order=missing) if missing else iter(())
+        )
+        with closing(cast("Generator[TileResult]", tiles)):
+            for index, tile in zip(missing, tiles, strict=True):
+                store.write(index, without(tile, image.left_out(tile.window)))
+                done += 1
+                yield Beat("result", done, len(store.tiles))
+        counts = _counts(store, image) if kind == "labels" else {}
+        if path.suffix.lower() in (".tif", ".tiff"):
+            store.export_tiff(kind, path)
+            store.delete()
+        else:
+            store.move_to({kind: path}, replace=True)
+        yield Exported(path, counts)
+
+    def _named(self, segmenter: Segmenter) -> dict[int, ClassInfo]:
+        """Return the classes of a segmenter as the table calls them now."""
+        infos = self.classes.to_infos()
+        return {i: infos.get(i, info) for i, info in segmenter.classes.items()}
+
+
+def _result_store(
+    segmenter: Segmenter, image: OpenImage, kind: str, path: Path
+) -> ResultStore:
+    """Return the store of the tiles of a result, with what is there already."""
+    with tempfile.TemporaryDirectory() as folder:
+        segmenter.save(Path(folder) / "now.alibiseg")  # for its hash
+    where = path.with_name(f".{path.name}.unfinished.zarr")
+    identity = {
+        "image": image.source.content_hash(),
+        "classifier": segmenter.content_hash,
+        "left_out": [area.model_dump(mode="json") for area in image.excluded],
+    }
+
+    def opened() -> ResultStore:
+        return new_result_store(segmenter, where, identity, image.source, (kind,))
+
+    try:
+        return opened()
+    except StoreError:
+        # half of what another classifier made: nobody will go on with it
+        shutil.rmtree(where)
+        return opened()
+
+
+def _counts(store: ResultStore, image: OpenImage) -> dict[int, int]:
+    """Return the pixels by id, of those that are not left out."""
+    counts: Counter[int] = Counter(dict.fromkeys(store.class_ids, 0))
+    for window in store.tiles:
+        counts.update(counted(store.read("labels", window), image.left_out(window)))
+    return dict(sorted(counts.items()))
 
 
 def _table_weights(

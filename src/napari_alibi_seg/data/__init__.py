@@ -49,7 +49,7 @@ from napari_alibi_seg.data._tiling import (
     pixel_tiles,
 )
 from napari_alibi_seg.data._working import WorkingImage
-from napari_alibi_seg.data._write import TiffPlaneWriter, write_image
+from napari_alibi_seg.data._write import write_image
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -66,7 +66,6 @@ __all__ = [
     "ResultStore",
     "Scores",
     "SyntheticMicrograph",
-    "TiffPlaneWriter",
     "TokenGrid",
     "TokenStore",
     "TokenTile",

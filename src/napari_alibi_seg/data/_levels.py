@@ -117,7 +117,11 @@ def iter_coarse_levels(source: ImageSource, store: Path) -> Iterator[tuple[int, 
         for done, (level, window) in enumerate(tiles, 1):
             if not _chunk(store, level, window).exists():
                 above = window_above(window, shapes[level - 1])
-                fine = source.read(above) if level == 1 else arrays[level - 1][above.slices]
+                fine = (
+                    source.read(above)
+                    if level == 1
+                    else arrays[level - 1][above.slices]
+                )
                 arrays[level][window.slices] = _halved(np.asarray(fine))
             yield done, len(tiles)
         group.attrs[_DONE] = len(shapes) - 1
@@ -132,7 +136,11 @@ def open_coarse_levels(source: ImageSource, store: Path) -> list[ImageSource] | 
     try:
         group = zarr.open_group(store, mode="r")
         n = group.attrs.asdict().get(_DONE)
-        arrays = [group[str(level)] for level in range(1, int(n) + 1)] if n is not None else None
+        arrays = (
+            [group[str(level)] for level in range(1, int(n) + 1)]
+            if n is not None
+            else None
+        )
     except (ValueError, OSError, KeyError, TypeError) as err:
         raise StoreError(
             f"{store} is no store of coarser levels, or is damaged ({err}). Delete it; "
@@ -159,8 +167,8 @@ def _level(group: Any, level: int, shape: tuple[int, int], source: ImageSource) 
     array = group[str(level)]
     if array.shape != (*shape, n):
         raise OutputError(
-            f"{group.store_path}: expected levels of {shape}, got {array.shape}. Delete "
-            f"the folder; it is made again."
+            f"{group.store_path}: expected levels of {shape}, got {array.shape}. "
+            f"Delete the folder; it is made again."
         )
     # what is black everywhere is done too
     return zarr.Array(
@@ -178,7 +186,9 @@ def _halved(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
     edges = [(0, n % 2) for n in pixels.shape[:2]]
     pixels = np.pad(pixels, [*edges, (0, 0)], mode="edge")
     is_real = pixels.dtype.kind == "f"
-    wide = pixels.astype(np.float64 if pixels.dtype.itemsize > 4 or is_real else np.int64)
+    wide = pixels.astype(
+        np.float64 if pixels.dtype.itemsize > 4 or is_real else np.int64
+    )
     total = wide[0::2, 0::2] + wide[1::2, 0::2] + wide[0::2, 1::2] + wide[1::2, 1::2]
     mean = total / 4 if is_real or wide.dtype.kind == "f" else (total + 2) // 4
     return mean.astype(pixels.dtype)

@@ -1,9 +1,10 @@
 """The OME-Zarr image (0.5, zarr 3) that one kind of result becomes.
 
 Only this module knows how ours are laid out: levels `0`, `1`, ... in chunks of one
-output tile and one channel, zstd with a checksum. Forest probabilities are averages of
-few values, which byte shuffling would tear apart: it makes them twice as large.
-Reading OME-Zarr, ours and others', is left to `_zarr`.
+output tile, one plane and one channel, zstd with a checksum. Planes of a stack come
+after the channels and points in time before them, as OME-Zarr wants it. Forest
+probabilities are averages of few values, which byte shuffling would tear apart: it
+makes them twice as large. Reading OME-Zarr, ours and others', is left to `_zarr`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,8 @@ __all__ = ["KindImage", "KindLayout", "rgb"]
 _VERSION = "0.5"
 _ZSTD_LEVEL = 3
 _NO_COLOUR = "#808080"
+# The distance of planes is not known: no unit.
+_AXIS_TYPES = {"c": "channel", "z": "space", "t": "time"}
 _UNIT_NAMES = {  # as UDUNITS-2 spells them
     "pm": "picometer",
     "nm": "nanometer",
@@ -44,13 +48,17 @@ _UNIT_NAMES = {  # as UDUNITS-2 spells them
 
 @dataclass(frozen=True)
 class KindLayout:
-    """Name, size and type of one kind; `n_channels` is None where there is no C axis.
+    """Name, size and type of one kind.
+
+    `n_channels` and `n_planes` are None where there is no such axis.
 
     Examples
     --------
     >>> layout = KindLayout("probabilities", (600, 40), np.dtype("float32"), 3)
     >>> layout.channels, layout.level_shapes
     ((3,), [(600, 40), (300, 20)])
+    >>> KindLayout("probabilities", (6, 4), np.dtype("float32"), 3, n_planes=7).lead
+    (3, 7)
     """
 
     name: str
@@ -58,11 +66,33 @@ class KindLayout:
     dtype: np.dtype
     n_channels: int | None = None
     tile_px: int = PIXEL_TILE_PX
+    n_planes: int | None = None
+    plane_axis: str = "z"
 
     @property
     def channels(self) -> tuple[int, ...]:
-        """Shape before Y and X."""
+        """Shape of a plane before Y and X."""
         return () if self.n_channels is None else (self.n_channels,)
+
+    @property
+    def lead(self) -> tuple[int, ...]:
+        """Shape before Y and X."""
+        return self._ordered(
+            self.channels, () if self.n_planes is None else (self.n_planes,)
+        )
+
+    def at(self, plane: int, channel: int | None = None) -> tuple[Any, ...]:
+        """Return the index before Y and X; of all channels if none is named."""
+        channels = () if self.n_channels is None else (channel,)
+        return self._ordered(
+            tuple(slice(None) if c is None else c for c in channels),
+            () if self.n_planes is None else (plane,),
+        )
+
+    @property
+    def planes(self) -> range:
+        """Numbers of the planes; 0 alone where there is no stack."""
+        return range(1 if self.n_planes is None else self.n_planes)
 
     @property
     def level_shapes(self) -> list[tuple[int, int]]:
@@ -72,11 +102,18 @@ class KindLayout:
     @property
     def axes(self) -> list[str]:
         """Names of the axes."""
-        return ["c"] * len(self.channels) + ["y", "x"]
+        plane = () if self.n_planes is None else (self.plane_axis,)
+        return [*self._ordered(("c",) * len(self.channels), plane), "y", "x"]
 
     def halved(self, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return the pixels of the next level."""
         return (halve_labels if self.name == "labels" else halve_map)(pixels)
+
+    def _ordered(
+        self, channels: tuple[Any, ...], plane: tuple[Any, ...]
+    ) -> tuple[Any, ...]:
+        is_time = self.plane_axis == "t"
+        return (*plane, *channels) if is_time else (*channels, *plane)
 
 
 class KindImage:
@@ -105,11 +142,14 @@ class KindImage:
         made_once(path, lambda new: _create(new, layout), f"array of {layout.name}")
         return cls(path, layout)
 
-    def holds(self, level: int, window: Window) -> bool:
+    def holds(self, level: int, window: Window, plane: int = 0) -> bool:
         """Return whether every chunk that a window touches is there."""
-        return not any(not chunk.exists() for chunk in self._chunks(level, window))
+        chunks = self._chunks(level, window, self.layout.at(plane))
+        return not any(not chunk.exists() for chunk in chunks)
 
-    def write(self, level: int, window: Window, block: npt.NDArray[Any]) -> None:
+    def write(
+        self, level: int, window: Window, block: npt.NDArray[Any], plane: int = 0
+    ) -> None:
         """Write the pixels of one tile.
 
         Raises
@@ -123,28 +163,27 @@ class KindImage:
                 f"{self.path} is no longer there: another process has finished or "
                 f"removed the result. Nothing needs to be written."
             )
-        self._array(level)[(..., *window.slices)] = block
+        self._array(level)[(*self.layout.at(plane), *window.slices)] = block
 
-    def read(self, level: int, window: Window) -> npt.NDArray[Any]:
+    def read(self, level: int, window: Window, plane: int = 0) -> npt.NDArray[Any]:
         """Return the (h, w) or (K, h, w) pixels of a window."""
-        return self._read(level, window, (...,))
+        return self._read(level, window, self.layout.at(plane))
 
-    def read_channel(
-        self, level: int, channel: int | None, window: Window
+    def read_page(
+        self, level: int, plane: int, channel: int | None, window: Window
     ) -> npt.NDArray[Any]:
-        """Return the (h, w) pixels of a window of one channel."""
-        return self._read(level, window, () if channel is None else (channel,))
+        """Return the (h, w) pixels of a window of one plane and channel."""
+        return self._read(level, window, self.layout.at(plane, channel))
 
     def build_levels(self) -> None:
         """Make the coarser levels, tile by tile; what is there is kept."""
         shapes = self.layout.level_shapes
-        for level in range(1, len(shapes)):
+        for level, plane in product(range(1, len(shapes)), self.layout.planes):
             for window in pixel_tiles(shapes[level], self.layout.tile_px):
-                if not self.holds(level, window):
-                    above = self.read(
-                        level - 1, window_above(window, shapes[level - 1])
-                    )
-                    self.write(level, window, self.layout.halved(above))
+                if not self.holds(level, window, plane):
+                    finer = window_above(window, shapes[level - 1])
+                    above = self.read(level - 1, finer, plane)
+                    self.write(level, window, self.layout.halved(above), plane)
 
     def describe(
         self,
@@ -185,7 +224,7 @@ class KindImage:
             raise SettingsError(
                 f"Expected a window inside {height} x {width} pixels, got {window}."
             )
-        absent = [c for c in self._chunks(level, window) if not c.exists()]
+        absent = [c for c in self._chunks(level, window, lead) if not c.exists()]
         if absent:
             raise StoreError(
                 f"Expected the tiles of {window} in {self.path}, but {absent[0].name} "
@@ -201,11 +240,17 @@ class KindImage:
                 f"Delete it and run the segmentation again; other tiles are kept."
             ) from err
 
-    def _chunks(self, level: int, window: Window) -> Iterator[Path]:
+    def _chunks(
+        self, level: int, window: Window, lead: tuple[Any, ...]
+    ) -> Iterator[Path]:
         side = self.layout.tile_px
         folder = self.path / str(level) / "c"
-        channels = range(self.layout.n_channels or 0)
-        folders = [folder / str(c) for c in channels] or [folder]
+        # chunks hold one of each: an index is a position of a chunk too
+        spans = [
+            range(n) if isinstance(i, slice) else (i,)
+            for i, n in zip(lead, self.layout.lead, strict=True)
+        ]
+        folders = [folder.joinpath(*map(str, at)) for at in product(*spans)]
         for row in range(window.y0 // side, (window.y1 - 1) // side + 1):
             for column in range(window.x0 // side, (window.x1 - 1) // side + 1):
                 for parent in folders:
@@ -221,7 +266,7 @@ class KindImage:
         import zarr
 
         path = self.path / str(level)
-        expected = (*self.layout.channels, *self.layout.level_shapes[level])
+        expected = (*self.layout.lead, *self.layout.level_shapes[level])
         try:
             array = zarr.open_array(path, mode="r+")
         except (ValueError, OSError, KeyError, TypeError) as err:
@@ -248,8 +293,8 @@ def _create(path: Path, layout: KindLayout) -> None:
     for level, shape in enumerate(layout.level_shapes):
         group.create_array(
             str(level),
-            shape=(*layout.channels, *shape),
-            chunks=(*(1 for _ in layout.channels), layout.tile_px, layout.tile_px),
+            shape=(*layout.lead, *shape),
+            chunks=(*(1 for _ in layout.lead), layout.tile_px, layout.tile_px),
             dtype=layout.dtype,
             compressors=[ZstdCodec(level=_ZSTD_LEVEL, checksum=True)],
             fill_value=0,
@@ -260,9 +305,11 @@ def _create(path: Path, layout: KindLayout) -> None:
 def _multiscale(layout: KindLayout, size: PixelSize | None) -> dict[str, Any]:
     unit = None if size is None else _UNIT_NAMES.get(size.unit, size.unit)
     sides = (1.0, 1.0) if size is None else (size.y, size.x)
-    lead = [1.0] * len(layout.channels)
-    axes: list[dict[str, str]] = [{"name": "c", "type": "channel"}] * len(lead)
+    lead = [1.0] * len(layout.lead)
     spatial = {"type": "space"} if unit is None else {"type": "space", "unit": unit}
+    axes: list[dict[str, str]] = [
+        {"name": name, "type": _AXIS_TYPES[name]} for name in layout.axes[:-2]
+    ]
     datasets = []
     for level in range(len(layout.level_shapes)):
         factor = 2**level

@@ -2,9 +2,10 @@
 
 Two ways, both in global positions so that neighbouring windows meet exactly:
 `sample_grid` interpolates a token map at pixels (two taps an axis, compiled), and
-`linear_weights` makes the small matrices that resize a window of an image, averaging
-when it shrinks. Knows nothing of images or tokens: `_tiling` turns pixels into
-positions.
+`linear_weights` makes the small matrices with which `resize` resizes a window of an
+image, averaging when it shrinks. Sums are compiled loops in one order, not products of
+BLAS, whose last bits change with its number of threads. Knows nothing of images or
+tokens: `_tiling` turns pixels into positions.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy.typing as npt
 from napari_alibi_seg._base import FloatArray
 from napari_alibi_seg.data._compiled import compiled
 
-__all__ = ["AxisWeights", "linear_weights", "reflect_index", "sample_grid"]
+__all__ = ["AxisWeights", "linear_weights", "reflect_index", "resize", "sample_grid"]
 
 
 @compiled()
@@ -155,6 +156,63 @@ def linear_weights(
     keep = weight > 0
     np.add.at(matrix, (rows[keep], index[keep] - start), weight[keep])
     return AxisWeights(start, stop, matrix.astype(np.float32))
+
+
+@compiled()
+def _weigh(
+    block: FloatArray,
+    rows: FloatArray,
+    row_span: npt.NDArray[np.int64],
+    cols: FloatArray,
+    col_span: npt.NDArray[np.int64],
+    out: FloatArray,
+) -> None:
+    line = np.empty(block.shape[2], np.float32)
+    for c in range(block.shape[0]):
+        for y in range(rows.shape[0]):
+            line[:] = np.float32(0)
+            for k in range(row_span[y, 0], row_span[y, 1]):
+                for x in range(line.shape[0]):
+                    line[x] += rows[y, k] * block[c, k, x]
+            for x in range(cols.shape[0]):
+                total = np.float32(0)
+                for k in range(col_span[x, 0], col_span[x, 1]):
+                    total += cols[x, k] * line[k]
+                out[c, y, x] = total
+
+
+def resize(block: FloatArray, y: AxisWeights, x: AxisWeights) -> FloatArray:
+    """Return what two axes of weights make of the samples that they touch.
+
+    Parameters
+    ----------
+    block : (C, h, w) float32
+        Samples `start` to `stop` of both.
+    y, x : AxisWeights
+        Of rows and columns.
+
+    Returns
+    -------
+    (C, y out, x out) float32
+        The same bits whatever else was asked for and on how many threads.
+
+    Examples
+    --------
+    >>> half = linear_weights(np.array([0.5]), 2)
+    >>> resize(np.arange(4, dtype=np.float32).reshape(1, 2, 2), half, half)
+    array([[[1.5]]], dtype=float32)
+    """
+    out = np.empty((len(block), len(y.matrix), len(x.matrix)), np.float32)
+    block = np.ascontiguousarray(block, np.float32)
+    _weigh(block, y.matrix, _spans(y.matrix), x.matrix, _spans(x.matrix), out)
+    return out
+
+
+def _spans(matrix: FloatArray) -> npt.NDArray[np.int64]:
+    """Return where the weights of each row begin and end."""
+    used = matrix != 0
+    n = matrix.shape[1]
+    return np.stack([used.argmax(1), n - used[:, ::-1].argmax(1)], 1)
 
 
 def reflect_index(start: int, stop: int, n: int) -> npt.NDArray[np.int64]:

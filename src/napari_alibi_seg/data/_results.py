@@ -1,4 +1,4 @@
-"""The result of one image, tile by tile, until it is whole.
+"""The result of one image or stack, tile by tile, until it is whole.
 
 A store is a zarr group with one group for each kind of result: `labels`,
 `probabilities`, `uncertainty`. Each is an OME-Zarr image in the making (`_ome_zarr`
@@ -16,6 +16,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -71,11 +72,19 @@ class ResultStore:
         pixel size are part of the identity: renaming a class needs no new prediction.
     tile_px : int
         Side of a tile, a multiple of 16.
+    n_planes : int, optional
+        Of a stack or time series, whose outputs have an axis for them; None for an
+        image that is no stack.
+    plane_axis : {"z", "t"}
+        What the planes are.
 
     Attributes
     ----------
     tiles : list of Window
-        Output tiles in reading order, as `pixel_tiles` and as the segmenter predicts.
+        Output tiles of a plane in reading order, as `pixel_tiles` and as the segmenter
+        predicts.
+    planes : range
+        Numbers of the planes; 0 alone for an image that is no stack.
 
     Raises
     ------
@@ -121,6 +130,8 @@ class ResultStore:
         class_names: Mapping[int, str] | None = None,
         class_colours: Mapping[int, str] | None = None,
         tile_px: int = PIXEL_TILE_PX,
+        n_planes: int | None = None,
+        plane_axis: str = "z",
     ) -> None:
         self.shape = (int(shape[0]), int(shape[1]))
         self.class_ids = [int(i) for i in class_ids]
@@ -132,6 +143,8 @@ class ResultStore:
             rgb(colour)  # wrong ones are refused before the work, not after it
         self.tile_px = _checked_tile(tile_px)
         self.tiles = pixel_tiles(self.shape, tile_px)
+        self.n_planes, self.plane_axis = _checked_planes(n_planes, plane_axis)
+        self.planes = range(1 if n_planes is None else n_planes)
         self.label_dtype = _checked_dtype(self.class_ids, self.kinds, label_dtype)
         self.identity = self._full_identity(identity)
         self.path = (
@@ -143,16 +156,20 @@ class ResultStore:
         self._check_identity()
         self._images = {kind: self._open_kind(kind) for kind in self.kinds}
 
-    def missing(self) -> list[int]:
-        """Return the tiles of which a kind is not there, in reading order."""
+    def missing(self, plane: int = 0) -> list[int]:
+        """Return the tiles of a plane of which a kind is not there, in order."""
         images = self._images.values()
         return [
             i
             for i, window in enumerate(self.tiles)
-            if not all(image.holds(0, window) for image in images)
+            if not all(image.holds(0, window, plane) for image in images)
         ]
 
-    def write(self, index: int, result: TileResult) -> None:
+    def missing_planes(self) -> list[int]:
+        """Return the planes of which a tile is not there."""
+        return [plane for plane in self.planes if self.missing(plane)]
+
+    def write(self, index: int, result: TileResult, plane: int = 0) -> None:
         """Keep all kinds of a tile, each chunk at once and for good.
 
         Parameters
@@ -161,6 +178,8 @@ class ResultStore:
             Position in `tiles`.
         result : TileResult
             Of that window. Its kinds that are not kept here are not looked at.
+        plane : int
+            Of a stack.
 
         Raises
         ------
@@ -186,9 +205,9 @@ class ResultStore:
                 )
         for kind, image in self._images.items():
             with self._explained(f"tile {index}", blocks[kind].nbytes):
-                image.write(0, window, blocks[kind])
+                image.write(0, window, blocks[kind], plane)
 
-    def read(self, kind: str, window: Window) -> npt.NDArray[Any]:
+    def read(self, kind: str, window: Window, plane: int = 0) -> npt.NDArray[Any]:
         """Return a window of a kind at full resolution.
 
         Returns
@@ -203,7 +222,7 @@ class ResultStore:
         StoreError
             If a tile that it touches is missing or damaged.
         """
-        return self._image(kind).read(0, window)
+        return self._image(kind).read(0, window, plane)
 
     def label_counts(self) -> dict[int, int]:
         """Return how many pixels each id has, ids of `class_ids` first.
@@ -214,8 +233,8 @@ class ResultStore:
             If a tile is missing or damaged.
         """
         counts: Counter[int] = Counter(dict.fromkeys(self.class_ids, 0))
-        for window in self.tiles:
-            counts.update(_counted(self.read("labels", window)))
+        for plane, window in product(self.planes, self.tiles):
+            counts.update(_counted(self.read("labels", window, plane)))
         return dict(counts)
 
     def finish(self) -> None:
@@ -299,9 +318,9 @@ class ResultStore:
         Notes
         -----
         Tiles are those of the store, coarser levels are SubIFDs, and OME-XML holds
-        pixel size and class names. An image of one tile is written as strips, which
-        every program reads. BigTIFF where the pixels might not fit 4 GB. Memory is
-        that of some tiles.
+        pixel size and class names. Every plane and channel is a page, channels first.
+        An image of one tile is written as strips, which every program reads. BigTIFF
+        where the pixels might not fit 4 GB. Memory is that of some tiles.
         """
         image = self._image(kind)
         if path.suffix.lower() not in (".tif", ".tiff"):
@@ -311,7 +330,7 @@ class ResultStore:
             )
         self._build_levels(kind)
         with replaced(path, image.stored_bytes()) as temporary:
-            write_pyramid(temporary, self._pyramid(image.layout), image.read_channel)
+            write_pyramid(temporary, self._pyramid(image.layout), image.read_page)
 
     def delete(self) -> None:
         """Remove the store from disk."""
@@ -319,9 +338,10 @@ class ResultStore:
 
     def _build_levels(self, kind: str) -> None:
         image = self._image(kind)
-        if missing := [w for w in self.tiles if not image.holds(0, w)]:
+        tiles = list(product(self.planes, self.tiles))
+        if missing := [w for plane, w in tiles if not image.holds(0, w, plane)]:
             raise StoreError(
-                f"Expected all {len(self.tiles)} tiles of {kind} in the result store "
+                f"Expected all {len(tiles)} tiles of {kind} in the result store "
                 f"{self.path}, but {len(missing)} are missing. Run the segmentation "
                 f"again; tiles that exist are kept."
             )
@@ -337,6 +357,8 @@ class ResultStore:
             channel_names=names if layout.channels else None,
             pixel_size=self.pixel_size,
             tile_px=self.tile_px,
+            n_planes=len(self.planes),
+            plane_axis=self.plane_axis,
         )
 
     def _image(self, kind: str) -> KindImage:
@@ -356,6 +378,8 @@ class ResultStore:
             "label_dtype": self.label_dtype.name,
             "tile_px": self.tile_px,
         }
+        if self.n_planes is not None:
+            own |= {"n_planes": self.n_planes, "plane_axis": self.plane_axis}
         return {**identity, **own}
 
     def _create(self, path: Path) -> None:
@@ -388,6 +412,8 @@ class ResultStore:
             self.label_dtype if is_labels else np.dtype("float32"),
             len(self.class_ids) if kind == "probabilities" else None,
             self.tile_px,
+            self.n_planes,
+            self.plane_axis,
         )
         with self._explained("an empty image", 4096):
             return KindImage.opened(self.path / kind, layout)
@@ -429,6 +455,14 @@ def _checked_dtype(
             f"{known}."
         )
     return known.newbyteorder("=")
+
+
+def _checked_planes(n_planes: int | None, axis: str) -> tuple[int | None, str]:
+    if (n_planes is not None and n_planes < 1) or axis not in ("z", "t"):
+        raise SettingsError(
+            f"Expected 1 plane or more along 'z' or 't', got {n_planes} along {axis!r}."
+        )
+    return n_planes, axis
 
 
 def _checked_tile(tile_px: int) -> int:

@@ -1,4 +1,4 @@
-"""The bytes of a TIFF around its pixels.
+"""Plain TIFF, byte for byte.
 
 Only this module knows how we write plain TIFF: little-endian, in strips, BigTIFF where
 classic offsets end, described as ImageJ describes its own files. No dates and no
@@ -17,10 +17,8 @@ from napari_alibi_seg._base import PixelSize, SettingsError
 from napari_alibi_seg.data._pixel_size import UM_PER_UNIT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
-    import numpy as np
     import numpy.typing as npt
 
 __all__ = ["CLASSIC_TIFF_BYTES", "fraction_of", "write_tiff"]
@@ -30,42 +28,19 @@ _Pixels: TypeAlias = "npt.NDArray[Any]"
 CLASSIC_TIFF_BYTES = 2**32 - 2**25  # offsets have 32 bits; room for the directories
 _STRIP_BYTES = 2**20
 _RATIONAL_MAX = 2**32 - 1
-_IMAGEJ_KEYS = {
-    "ImageJ",
-    "images",
-    "channels",
-    "slices",
-    "frames",
-    "hyperstack",
-    "mode",
-    "loop",
-    "unit",
-    "yunit",
-    "spacing",
-    "min",
-    "max",
-    "xorigin",
-    "yorigin",
-    "finterval",
-    "cf",
-    "c0",
-    "c1",
-    "vunit",
-}
 
 
 def write_tiff(
     path: Path,
-    shape: tuple[int, ...],
-    dtype: np.dtype,
+    array: _Pixels,
     axes: str,
     *,
-    data: _Pixels | None = None,
     compression: str | None = None,
     pixel_size: PixelSize | None = None,
-    metadata: Mapping[str, str | int | float],
-) -> int:
-    """Write a TIFF, without data only its frame; return where the pixels begin."""
+    description: str | None = None,
+) -> None:
+    """Write a TIFF."""
+    shape, dtype = array.shape, array.dtype
     is_colour = axes.endswith("S")
     plane_axes = 3 if is_colour else 2
     unit, resolution = _resolution(pixel_size)
@@ -76,30 +51,28 @@ def write_tiff(
     with tifffile.TiffWriter(
         path, bigtiff=n_bytes > CLASSIC_TIFF_BYTES, byteorder="<"
     ) as tif:
-        offset, _ = tif.write(
-            None if data is None else data.reshape(pages),
+        tif.write(
+            array.reshape(pages),
             shape=flat,
             dtype=dtype.newbyteorder("<"),
             photometric="rgb" if is_colour else "minisblack",
             planarconfig="contig" if is_colour else None,
             extrasamples=["unassalpha"] if is_colour and shape[-1] == 4 else None,
             compression=None if compression is None else "zlib",
-            predictor=compression is not None and dtype.kind != "b",
+            # no predictor: ImageJ reads none with deflate, and shows noise instead
             rowsperstrip=min(shape[axes.index("Y")], max(1, _STRIP_BYTES // row_bytes)),
-            description=_description(axes, shape, unit, metadata),
+            description=_description(axes, shape, unit, description),
             metadata=None,
             software=False,
             resolution=resolution,
             resolutionunit="NONE",
-            returnoffset=True,
-        ) or (0, 0)
-    return int(offset)
+        )
 
 
 def _description(
-    axes: str, shape: tuple[int, ...], unit: str, metadata: Mapping[str, Any]
+    axes: str, shape: tuple[int, ...], unit: str, description: str | None
 ) -> bytes:
-    """Return the lines that ImageJ reads, and after them ours."""
+    """Return the lines that ImageJ reads, and after them one of ours."""
     length = dict(zip(axes, shape, strict=True))
     counts = {
         "channels": length.get("C", 1),
@@ -113,13 +86,8 @@ def _description(
         lines += ["hyperstack=true", "mode=grayscale", "loop=false"]
     if unit:
         lines.append(f"unit={unit}")
-    for key, value in metadata.items():
-        if not key.replace("_", "").isalnum() or key in _IMAGEJ_KEYS:
-            raise SettingsError(
-                "Expected `metadata` keys of letters, digits and _ that mean nothing "
-                f"to ImageJ, got {key!r}."
-            )
-        lines.append(f"{key}={' '.join(str(value).split())}")
+    if description is not None:
+        lines.append(f"description={' '.join(description.split())}")
     return "\n".join([*lines, ""]).encode()
 
 

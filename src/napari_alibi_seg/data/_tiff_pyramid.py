@@ -8,6 +8,7 @@ equal pixels give equal files. Pixels come window by window from whoever keeps t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Any, TypeAlias
 from xml.sax.saxutils import quoteattr
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Pyramid", "write_pyramid"]
 
 _Pixels: TypeAlias = "npt.NDArray[Any]"
+_Read: TypeAlias = "Callable[[int, int, int | None, Window], _Pixels]"
 
 # Measured on forest results: past these, files shrink little and take far longer.
 _DEFLATE_LEVEL = {"u": 6, "f": 3}
@@ -55,6 +57,10 @@ class Pyramid:
         Physical side of a pixel at full resolution.
     tile_px : int
         Side of a tile, a multiple of 16.
+    n_planes : int
+        Of a stack, 1 otherwise.
+    plane_axis : {"z", "t"}
+        What the planes are.
     """
 
     name: str
@@ -63,26 +69,27 @@ class Pyramid:
     channel_names: Sequence[str] | None = None
     pixel_size: PixelSize | None = None
     tile_px: int = PIXEL_TILE_PX
+    n_planes: int = 1
+    plane_axis: str = "z"
 
     @property
-    def channels(self) -> list[int | None]:
-        """Number of each page, None where there is no C axis."""
+    def pages(self) -> list[tuple[int, int | None]]:
+        """Plane and channel of each page, None where there is no C axis."""
         names = self.channel_names
-        return [None] if names is None else list(range(len(names)))
+        channels = [None] if names is None else range(len(names))
+        return list(product(range(self.n_planes), channels))
 
     @property
     def is_big(self) -> bool:
         """Whether offsets of 32 bits may be too short for the file."""
         side = self.tile_px
         n_tiles = sum(-(-y // side) * -(-x // side) for y, x in self.shapes)
-        n_bytes = n_tiles * side**2 * self.dtype.itemsize * len(self.channels)
+        n_bytes = n_tiles * side**2 * self.dtype.itemsize * len(self.pages)
         return 1.01 * n_bytes > CLASSIC_TIFF_BYTES  # noise grows by deflating
 
 
-def write_pyramid(
-    path: Path, pyramid: Pyramid, read: Callable[[int, int | None, Window], _Pixels]
-) -> None:
-    """Write a pyramid; `read` gives the pixels of a level, channel and window.
+def write_pyramid(path: Path, pyramid: Pyramid, read: _Read) -> None:
+    """Write a pyramid; `read` gives the pixels of a level, page and window.
 
     Parameters
     ----------
@@ -91,7 +98,8 @@ def write_pyramid(
     pyramid : Pyramid
         What is written.
     read : callable
-        (level, channel or None, window) to (h, w) pixels of the pyramid's dtype.
+        (level, plane, channel or None, window) to (h, w) pixels of the pyramid's
+        dtype.
     """
     is_tiled = max(pyramid.shapes[0]) > pyramid.tile_px
     with tifffile.TiffWriter(path, bigtiff=pyramid.is_big, byteorder="<") as tif:
@@ -108,7 +116,7 @@ def write_pyramid(
                 options |= {"subfiletype": 1}
             tif.write(
                 _segments(pyramid, level, read),
-                shape=(len(pyramid.channels), height, width),
+                shape=(len(pyramid.pages), height, width),
                 dtype=pyramid.dtype.newbyteorder("<"),
                 photometric="minisblack",
                 compression="zlib",
@@ -123,12 +131,10 @@ def write_pyramid(
             )
 
 
-def _segments(
-    pyramid: Pyramid, level: int, read: Callable[[int, int | None, Window], _Pixels]
-) -> Iterator[_Pixels]:
-    for channel in pyramid.channels:
+def _segments(pyramid: Pyramid, level: int, read: _Read) -> Iterator[_Pixels]:
+    for plane, channel in pyramid.pages:
         for window in pixel_tiles(pyramid.shapes[level], pyramid.tile_px):
-            yield read(level, channel, window)
+            yield read(level, plane, channel, window)
 
 
 def _resolution(size: PixelSize | None, factor: int) -> dict[str, Any]:
@@ -155,8 +161,8 @@ def _ome_xml(pyramid: Pyramid) -> bytes:
         "SizeX": width,
         "SizeY": height,
         "SizeC": len(names),
-        "SizeZ": 1,
-        "SizeT": 1,
+        "SizeZ": pyramid.n_planes if pyramid.plane_axis == "z" else 1,
+        "SizeT": pyramid.n_planes if pyramid.plane_axis == "t" else 1,
         "BigEndian": "false",
         "Interleaved": "false",
     }

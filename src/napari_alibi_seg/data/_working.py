@@ -14,7 +14,7 @@ import numpy as np
 
 from napari_alibi_seg._base import FloatArray, Window
 from napari_alibi_seg.data._intensity import IntensityRange, working_channels
-from napari_alibi_seg.data._resample import linear_weights, reflect_index
+from napari_alibi_seg.data._resample import linear_weights, reflect_index, resize
 from napari_alibi_seg.data._source import ImageSource
 from napari_alibi_seg.data._tiling import TokenGrid
 
@@ -97,4 +97,4 @@ class WorkingImage:
             weights.append(linear_weights(at, self.shape[axis], support=ratio))
         y, x = weights
         block = self.read(Window(y.start, y.stop, x.start, x.stop))
-        return np.matmul(np.matmul(y.matrix, block), x.matrix.T)
+        return resize(block, y, x)

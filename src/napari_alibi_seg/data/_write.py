@@ -1,44 +1,33 @@
-"""Writing images: whole arrays, or piece by piece where they are too large.
+"""Writing images that are whole arrays.
 
 Files are whole or not there (`_atomic`), and their bytes depend on the pixels and
 metadata alone. The pixel size is written as ImageJ writes it, which our own reader
-understands too. Whether a file may be replaced is left to the caller.
+understands too. Whether a file may be replaced is left to the caller; results that are
+too large for an array are `_results`'.
 """
 
 from __future__ import annotations
 
-import math
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from napari_alibi_seg._base import PixelSize, SettingsError
-from napari_alibi_seg.data._atomic import (
-    check_room,
-    explained,
-    replaced,
-    temporary_beside,
-    write_all,
-)
+from napari_alibi_seg.data._atomic import replaced
 from napari_alibi_seg.data._guard import check_dtype
 from napari_alibi_seg.data._pixel_size import UM_PER_UNIT
 from napari_alibi_seg.data._tiff_frame import write_tiff
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Mapping, Sequence
-    from types import TracebackType
-    from typing import Self
 
     import numpy.typing as npt
 
-    from napari_alibi_seg._base import Window
 
-__all__ = ["TiffPlaneWriter", "write_image"]
+__all__ = ["write_image"]
 
 _Pixels: TypeAlias = "npt.NDArray[Any]"
 _PathLike: TypeAlias = "str | os.PathLike[str]"
@@ -107,203 +96,15 @@ def write_image(
     _check_tiff(path, array.dtype)
     if array.dtype.kind == "b":
         array = array.view(np.uint8)
-    metadata = {} if description is None else {"description": description}
     with replaced(path, array.nbytes) as temporary:
         write_tiff(
             temporary,
-            array.shape,
-            array.dtype,
+            array,
             axes,
-            data=array,
             compression=compression,
             pixel_size=pixel_size,
-            metadata=metadata,
+            description=description,
         )
-
-
-class TiffPlaneWriter:
-    """Writes an uncompressed TIFF piece by piece, in any order.
-
-    Parameters
-    ----------
-    path : path
-        Ends in .tif or .tiff. An existing file is replaced at the close.
-    shape : tuple of int
-        (Y, X) or (C, Y, X).
-    dtype : dtype
-        Of the pixels.
-    axes : {"YX", "CYX"}
-        What `shape` means.
-    pixel_size : PixelSize, optional
-        Physical side of a pixel.
-    metadata : mapping of str to str, int or float, optional
-        Kept as lines of the description.
-
-    Raises
-    ------
-    SettingsError
-        If axes, shape, dtype and suffix do not go together.
-    OutputError
-        If the file cannot be written, or there is no room for it.
-
-    Notes
-    -----
-    For one thread. The memory needed is that of the block being written. Use it in a
-    ``with`` block: an exception removes the file, as do `abort` and a writer that is
-    dropped. Pixels that were never written are 0.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from napari_alibi_seg._base import Window
-    >>> from napari_alibi_seg.data import open_image
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = Path(folder) / "labels.tif"
-    ...     with TiffPlaneWriter(path, (4, 6), "uint8", "YX") as writer:
-    ...         writer.write(Window(1, 3, 2, 4), np.ones((2, 2), np.uint8))
-    ...     source = open_image(path)
-    ...     source.read(source.window)[1, :, 0]
-    array([0, 0, 1, 1, 0, 0], dtype=uint8)
-    """
-
-    _file: BinaryIO | None = None
-
-    def __init__(
-        self,
-        path: _PathLike,
-        shape: Sequence[int],
-        dtype: npt.DTypeLike,
-        axes: str,
-        pixel_size: PixelSize | None = None,
-        *,
-        metadata: Mapping[str, str | int | float] | None = None,
-    ) -> None:
-        self.path = Path(path)
-        if axes not in ("YX", "CYX"):
-            raise SettingsError(f"`axes` must be 'YX' or 'CYX', got {axes!r}.")
-        self._shape = tuple(int(n) for n in shape)
-        _check_axes(axes, self._shape)
-        self._dtype = _check_tiff(self.path, np.dtype(dtype)).newbyteorder("<")
-        if self._dtype.kind == "b":
-            self._dtype = np.dtype("uint8")
-        self._n_bytes = math.prod(self._shape) * self._dtype.itemsize
-        self._temporary = temporary_beside(self.path)
-        with self._cleaned_up():
-            check_room(self.path, self._n_bytes)
-            self._offset = write_tiff(
-                self._temporary,
-                self._shape,
-                self._dtype,
-                axes,
-                pixel_size=pixel_size,
-                metadata=metadata or {},
-            )
-            # Unbuffered: a full disk shows at the write that met it.
-            self._file = self._temporary.open("r+b", buffering=0)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.abort()
-
-    def __del__(self) -> None:
-        self.abort()
-
-    def write(self, window: Window, block: _Pixels) -> None:
-        """Write the pixels of a window.
-
-        Parameters
-        ----------
-        window : Window
-            Inside the image.
-        block : (h, w) or (C, h, w) array
-            Of the writer's dtype.
-
-        Raises
-        ------
-        SettingsError
-            If the window or the block does not fit.
-        OutputError
-            If the disk is full or fails; the file is then removed.
-        """
-        file = self._open_file()
-        height, width = self._shape[-2:]
-        block = np.asarray(block)
-        expected = (*self._shape[:-2], *window.shape)
-        fits = 0 <= window.y0 <= window.y1 <= height and (
-            0 <= window.x0 <= window.x1 <= width
-        )
-        if not fits or block.shape != expected or block.dtype != self._dtype:
-            raise SettingsError(
-                f"Expected a block of shape {expected} and {self._dtype} inside "
-                f"{height} x {width} pixels for {window}, got {block.shape} of "
-                f"{block.dtype}."
-            )
-        little = block.astype(self._dtype, copy=False)
-        with self._cleaned_up():
-            for c, plane in enumerate(little.reshape(-1, *window.shape)):
-                self._write_plane(file, c, window, plane)
-
-    def _write_plane(
-        self, file: BinaryIO, channel: int, window: Window, plane: _Pixels
-    ) -> None:
-        height, width = self._shape[-2:]
-        is_full_width = window.shape[1] == width
-        runs = [plane] if is_full_width else plane
-        for i, run in enumerate(runs):
-            pixel = (channel * height + window.y0 + i) * width + window.x0
-            file.seek(self._offset + pixel * self._dtype.itemsize)
-            write_all(file, np.ascontiguousarray(run).reshape(-1).view(np.uint8).data)
-
-    def close(self) -> None:
-        """Give the finished file its name.
-
-        Raises
-        ------
-        OutputError
-            If that fails; the file is then removed.
-        """
-        file = self._open_file()
-        with self._cleaned_up():
-            file.close()
-            self._temporary.replace(self.path)
-        self._file = None
-
-    def abort(self) -> None:
-        """Remove what was written; nothing happens after a close."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-            self._temporary.unlink(missing_ok=True)
-
-    def _open_file(self) -> BinaryIO:
-        if self._file is None:
-            raise SettingsError(
-                f"{self.path}: expected an open writer, got one that was closed. Make "
-                "a new one."
-            )
-        return self._file
-
-    @contextmanager
-    def _cleaned_up(self) -> Iterator[None]:
-        """Remove the file after any failure, and say what the failure was."""
-        try:
-            with explained(self.path, self._n_bytes):
-                yield
-        except BaseException:
-            if self._file is None:
-                self._temporary.unlink(missing_ok=True)
-            self.abort()
-            raise
 
 
 def _check_axes(axes: str, shape: tuple[int, ...]) -> None:
@@ -325,8 +126,7 @@ def _check_axes(axes: str, shape: tuple[int, ...]) -> None:
 def _check_tiff(path: Path, dtype: np.dtype) -> np.dtype:
     if path.suffix.lower() not in _TIFF_SUFFIXES:
         raise SettingsError(
-            f"{path}: expected a name that ends in .tif, .tiff or .png (PNG not for "
-            "large outputs written piece by piece), got "
+            f"{path}: expected a name that ends in .tif, .tiff or .png, got "
             f"{path.suffix or 'no suffix'!r}."
         )
     return check_dtype(dtype, str(path))
