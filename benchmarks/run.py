@@ -26,15 +26,17 @@ PARTS = {
     "large": "a 5120 x 5120 image from weights to files",
     "stacks": "smoothing along Z; seconds a plane",
     "gui": "the dock in a window: callbacks, heartbeat, latency (needs a display)",
+    "canvas": "painting and panning on 400 megapixels (needs a display)",
     "tiling": "tiled against whole-image ViT features",
     "sweep": "scale, density, components and halo against mIoU (needs --backbone)",
     "gain": "what a backbone adds to classical features; transfer probe",
     "limits": "what a backbone could add at most; the teacher of alibi-tiny",
+    "probes": "how much position is in features, with floors; sizes; strokes on a side",
     "twin": "a small ViT before and after its retrofit",
     "gpu": "ViTs on a GPU",
     "paper_numbers": "released weights beside the published numbers",
 }
-_WITH_BACKBONE = ("tiling", "sweep", "gain", "paper_numbers")
+_WITH_BACKBONE = ("tiling", "sweep", "gain", "probes", "paper_numbers")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -21,7 +21,7 @@ from segmenter.samples import sample, write_tiny_vit
 
 import napari_alibi_seg
 from napari_alibi_seg._base import FeatureSettings
-from napari_alibi_seg._segmenter import Segmenter, iter_apply
+from napari_alibi_seg._segmenter import BatchOptions, Segmenter, iter_apply
 from napari_alibi_seg._widgets import _batch_run
 from napari_alibi_seg._widgets._batch_panel import BatchPanel
 from napari_alibi_seg._widgets._dialogs import Dialogs
@@ -202,6 +202,24 @@ def test_command_line_follows_every_option(qtbot, panel, classifier, scans) -> N
     plane = panel.options["plane"].native
     qtbot.keyClicks(plane, "x12")
     assert shlex.split(panel.command.toPlainText())[-2:] == ["--plane", "12"]
+    smooth = panel.options["z_smooth"].native
+    assert not smooth.isEnabled()
+    box = panel.options["all_planes"].native
+    qtbot.mouseClick(box, LEFT, pos=QPoint(10, box.height() // 2))
+    assert not plane.isEnabled()
+    assert shlex.split(panel.command.toPlainText())[-1] == "--all-planes"
+    qtbot.keyClick(smooth, Qt.Key.Key_Up)
+    assert shlex.split(panel.command.toPlainText())[-2:] == ["--z-smooth", "0.5"]
+    qtbot.keyClick(panel.options["format"].native, Qt.Key.Key_Down)
+    assert shlex.split(panel.command.toPlainText())[-2:] == ["--format", "ome-zarr"]
+    assert panel.request().options() == BatchOptions(
+        probabilities=True,
+        uncertainty=True,
+        overwrite=True,
+        all_planes=True,
+        z_smooth=0.5,
+        format="ome-zarr",
+    )
     panel.set_device("cpu")
     assert shlex.split(panel.command.toPlainText())[-2:] == ["--device", "cpu"]
     panel.out.setText("~nobody-of-that-name/x")

@@ -17,6 +17,8 @@ from napari_alibi_seg._widgets._hooks import record_callbacks
 pytestmark = [pytest.mark.gui, *(pytest.mark.filterwarnings(q) for q in QUIET)]
 
 HOLD_S = 0.05  # what is promised
+SLOW_S = 0.6
+PATIENCE_S = 150.0  # on a computer that does other things too
 SHARE = 0.25  # of the time of a tile: what slow computers are allowed
 
 
@@ -26,11 +28,12 @@ def ready(driver, tmp_path):
     driver.open(write_sample(tmp_path / "small.png"))
     panel = driver.dock.features_panel
     gestures.pick(driver.dock.image_panel.device, "cpu")
+    gestures.pick(driver.dock.image_panel.scale, "1")
     gestures.pick(panel.kind, "both")
     gestures.pick(panel.backbone, "alibi-tiny")
     gestures.press(panel.extract)
-    driver.settled()
-    big = write_sample(tmp_path / "big.tif", "precipitates", shape=(1024, 1024))
+    driver.settled(PATIENCE_S)
+    big = write_sample(tmp_path / "big.tif", "precipitates", shape=(800, 800))
     (layer,) = driver.viewer.open(str(big), layer_type="image")
     gestures.pick(driver.dock.image_panel.image, layer)
     wait_until(lambda: driver.dock.image is not None, "the image")
@@ -45,7 +48,7 @@ def too_long(times, per_tile: float) -> list[str]:
 
 
 def extract(driver):
-    """Extract; return callback times, seconds a tile, and who computed."""
+    """Extract; return callback times, seconds a tile, tiles, and who computed."""
     tiles, threads = [], set()
     iter_complete = Segmenter.iter_complete
 
@@ -58,19 +61,19 @@ def extract(driver):
     with pytest.MonkeyPatch.context() as patch, record_callbacks() as times:
         patch.setattr(Segmenter, "iter_complete", watched)
         gestures.press(driver.dock.features_panel.extract)
-        driver.settled()
+        driver.settled(PATIENCE_S)
     assert driver.dock.image.is_extracted
     per_tile = (tiles[-1] - tiles[0]) / (len(tiles) - 1)
-    return times, per_tile, threads
+    return times, per_tile, len(tiles), threads
 
 
 def test_extraction_leaves_the_window_alone(ready) -> None:
-    times, per_tile, threads = extract(ready)
+    times, per_tile, n_tiles, threads = extract(ready)
     assert threads == {False}, "tiles were computed on the GUI thread"
     assert not too_long(times, per_tile)
     assert any("deliver" in t.name for t in times)
-    # in all, as nested callbacks are counted twice
-    assert sum(t.seconds for t in times) < 0.2 * per_tile * 9
+    # in all; nested callbacks are counted twice
+    assert sum(t.seconds for t in times) < 0.5 * per_tile * n_tiles
 
 
 def test_the_hook_would_tell(ready, monkeypatch) -> None:
@@ -78,9 +81,9 @@ def test_the_hook_would_tell(ready, monkeypatch) -> None:
     show = panel.show_progress
 
     def slow(*args, **more):
-        time.sleep(1.5)  # as a tile on this thread would take
+        time.sleep(SLOW_S)  # as computing on this thread would
         show(*args, **more)
 
     monkeypatch.setattr(panel, "show_progress", slow)
-    times, per_tile, _ = extract(ready)
-    assert too_long(times, min(per_tile, 1.5))
+    times, per_tile, *_ = extract(ready)
+    assert too_long(times, min(per_tile, SLOW_S))

@@ -79,11 +79,11 @@ def test_two_planes_of_a_stack_in_time(driver, stack) -> None:
     other = open_image(stack, time=0, plane=1)
     assert driver.labels.data[0, 1].tobytes() == core.predict(other).labels.tobytes()
 
-    # strokes of both teach it
+    # strokes of both teach it, those of the shown plane first
     paint(driver, (40, 80))
     second = driver.painted
     assert not np.array_equal(first, second)
-    both = Segmenter(classifier=few).fit([image, other], [first, second])
+    both = Segmenter(classifier=few).fit([other, image], [second, first])
     shown = driver.labels.data
     assert shown[0, 1].tobytes() == both.predict(other).labels.tobytes()
     counts = {i: n for i, (n, _) in driver.table().items()}

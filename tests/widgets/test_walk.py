@@ -66,7 +66,10 @@ def check_looks(went) -> None:
     seen = looks["similarity"]
     step = went.truth.shape[0] // seen.shape[0]
     row, col = (n // step for n in went.point)
-    assert seen[row, col] == pytest.approx(seen.max(), abs=0.02)
+    # brightest around the point; between the ViT's patches it is interpolated
+    side = 16 // step
+    near = seen[row - side : row + side + 1, col - side : col + side + 1]
+    assert near.max() == seen.max()
     # the least certain place is in the image, and nobody painted there
     row, col = (round(x) for x in went.least_certain)
     assert went.driver.painted[row, col] == 0

@@ -227,8 +227,9 @@ class Walk:
         driver = self.driver
         for i in range(len(NAMES)):
             driver.key(str(i + 1))
-            while driver.scribbles.brush_size > _BRUSH:
+            for _ in range(int(driver.scribbles.brush_size) - _BRUSH):
                 driver.key(Qt.Key.Key_BracketLeft)
+            assert driver.scribbles.brush_size == _BRUSH
             for a, b in place_strokes(self.truth == i):
                 middle = (a[0], (a[1] + b[1]) / 2)
                 driver.stroke(a, middle, b)

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from magicgui.widgets import CheckBox, Container, LineEdit
+from magicgui.widgets import (
+    CheckBox,
+    ComboBox,
+    Container,
+    FloatSpinBox,
+    LineEdit,
+)
 from qtpy.QtGui import QIntValidator
+
+from napari_alibi_seg._widgets._hooks import on_gui
 
 __all__ = ["batch_options"]
 
@@ -11,24 +19,32 @@ __all__ = ["batch_options"]
 def batch_options() -> Container:
     """Return a form whose values are named as the fields of a `BatchRequest`.
 
-    "plane" is the text of a number, or empty for images without planes.
+    "plane" is the text of a number, or empty for images without planes; it and
+    "z_smooth" count for nothing while they are disabled.
     """
     options = Container(
         widgets=[
             _check(
                 "labels_always",
                 "Labels (always)",
-                "The class ids, NAME_labels.tif.",
+                "The class ids, NAME_labels.",
             ),
             _check(
                 "probabilities",
                 "Probabilities",
-                "One plane a class, float32, NAME_probabilities.tif.",
+                "One plane a class, float32, NAME_probabilities.",
             ),
             _check(
                 "uncertainty",
                 "Uncertainty",
-                "0 sure to 1 no idea, float32, NAME_uncertainty.tif.",
+                "0 sure to 1 no idea, float32, NAME_uncertainty.",
+            ),
+            ComboBox(
+                name="format",
+                label="Format",
+                choices=[("TIFF", "tiff"), ("OME-Zarr", "ome-zarr")],
+                tooltip="Of the outputs. Both are compressed without loss and have "
+                "coarser levels where they are large.",
             ),
             _check(
                 "recursive",
@@ -47,6 +63,23 @@ def batch_options() -> Container:
                 tooltip="Which plane of stacks is segmented, from 0. Leave it "
                 "empty for single images, which have none.",
             ),
+            _check(
+                "all_planes",
+                "All planes of stacks",
+                "Segment every plane of stacks and time series; the outputs are "
+                "stacks too.",
+            ),
+            FloatSpinBox(
+                name="z_smooth",
+                label="Smooth along Z",
+                value=0.0,
+                min=0.0,
+                max=10.0,
+                step=0.5,
+                tooltip="With all planes: average the probabilities of neighbouring "
+                "planes with a Gaussian of this many planes. 0 leaves each plane "
+                "alone.",
+            ),
         ],
         labels=True,
     )
@@ -56,7 +89,17 @@ def batch_options() -> Container:
     plane = options["plane"].native
     plane.setPlaceholderText("no stack")
     plane.setValidator(QIntValidator(0, 10**6, plane))
+    options["all_planes"].changed.connect(lambda _: _enable_planes(options))
+    _enable_planes(options)
     return options
+
+
+@on_gui
+def _enable_planes(options: Container) -> None:
+    """One plane or all of them; only all can be smoothed."""
+    takes_all = bool(options["all_planes"].value)
+    options["plane"].enabled = not takes_all
+    options["z_smooth"].enabled = takes_all
 
 
 def _check(name: str, text: str, tip: str) -> CheckBox:

@@ -174,6 +174,7 @@ class BatchPanel(QWidget):
             return None
         options = self.options.asdict()
         plane = options["plane"].strip()
+        takes_all = options["all_planes"]
         return BatchRequest(
             classifier,
             inputs,
@@ -182,7 +183,10 @@ class BatchPanel(QWidget):
             uncertainty=options["uncertainty"],
             recursive=options["recursive"],
             overwrite=options["overwrite"],
-            plane=int(plane) if plane.isdecimal() else None,
+            plane=int(plane) if plane.isdecimal() and not takes_all else None,
+            all_planes=takes_all,
+            z_smooth=options["z_smooth"] if takes_all else 0.0,
+            format=options["format"],
             backbone=self.classifier.backbone,
             device=self._device,
         )

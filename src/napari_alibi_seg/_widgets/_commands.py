@@ -17,6 +17,7 @@ __all__ = [
     "CommandedDock",
     "extract",
     "least_certain",
+    "open_large",
     "save_classifier",
     "toggle_overlay",
     "update",
@@ -47,6 +48,9 @@ class CommandedDock(Protocol):
 
     def save_classifier(self) -> None:
         """Ask for a file and save the classifier."""
+
+    def ask_large(self) -> None:
+        """Ask for images and open them, however large."""
 
 
 _open_docks: weakref.WeakSet[CommandedDock] = weakref.WeakSet()
@@ -94,3 +98,10 @@ def save_classifier() -> None:
     """Save the classifier to a file."""
     if (dock := _dock()) is not None:
         dock.save_classifier()
+
+
+def open_large() -> None:
+    """Open images that are too large for napari's readers."""
+    # not timed: how long a dialog is open is the user's affair
+    if (dock := _dock()) is not None:
+        dock.ask_large()

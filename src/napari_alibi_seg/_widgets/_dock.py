@@ -4,7 +4,7 @@ Only this module builds the window. What happens is in the flows: `_image_flow` 
 image, its project, its areas), `_feature_flow` (weights, extraction), `_scribble_flow`
 (what is painted), `_train_flow` (live runs, scores), `_result_flow` (what is shown of
 them), `_look_flow` (views of features), `_file_flow` (classifiers, exports). Each flow
-owns its lanes and nothing else of the others'.
+owns its lanes and nothing else of the others'. `_large_flow` opens what napari cannot.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from napari_alibi_seg._widgets._file_flow import FileFlow
 from napari_alibi_seg._widgets._hooks import on_gui
 from napari_alibi_seg._widgets._image_flow import ImageFlow
 from napari_alibi_seg._widgets._image_panel import ImagePanel
+from napari_alibi_seg._widgets._large_flow import LargeFlow
 from napari_alibi_seg._widgets._loading import load_tables
 from napari_alibi_seg._widgets._look_flow import LookFlow
 from napari_alibi_seg._widgets._look_panel import LookPanel
@@ -107,9 +108,10 @@ class Dock(QWidget):
         self.train = TrainFlow(self)
         self.look = LookFlow(self)
         self.files = FileFlow(self)
+        self.large = LargeFlow(self)
         self.flows = (
             *(self.images, self.features, self.result, self.scribbles),
-            *(self.train, self.look, self.files),
+            *(self.train, self.look, self.files, self.large),
         )
         for panel in (self.image_panel, self.features_panel, self.train_panel):
             panel.settings_wanted.connect(self.change_settings)
@@ -211,6 +213,10 @@ class Dock(QWidget):
         """Ask for a file and save the classifier."""
         self.classifier_panel.ask_save()
 
+    def ask_large(self) -> None:
+        """Ask for images and open them, however large."""
+        self.large.ask()
+
     # ------------------------------------------------------------------------- end
 
     @property
@@ -291,17 +297,17 @@ def open_viewer(images: Sequence[Path], *, classifier: Path | None = None) -> in
     Parameters
     ----------
     images : sequence of Path
-        Opened as layers, by napari's readers.
+        Opened as layers: large ones by the dock, others by napari's readers.
     classifier : Path, optional
         Loaded into the dock.
     """
     import napari
 
     viewer = napari.Viewer()
-    for path in images:
-        viewer.open(str(path), layer_type="image")
     dock = Dock(viewer)
     viewer.window.add_dock_widget(dock, name="ALiBi Segmentation", area="right")
+    for path in images:
+        dock.large.open(path)
     if classifier is not None:
         dock.files.load(classifier)
     napari.run()

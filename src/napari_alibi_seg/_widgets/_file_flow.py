@@ -14,7 +14,13 @@ from napari_alibi_seg._segmenter import Beat
 from napari_alibi_seg._widgets._classifier_panel import read_facts
 from napari_alibi_seg._widgets._hooks import on_gui
 from napari_alibi_seg._widgets._jobs import Lane
-from napari_alibi_seg._workspace import DockSettings, LoadedFile, OpenImage
+from napari_alibi_seg._workspace import (
+    DockSettings,
+    Exported,
+    LoadedFile,
+    Note,
+    OpenImage,
+)
 from napari_alibi_seg.data import write_text_atomic
 
 if TYPE_CHECKING:
@@ -35,6 +41,7 @@ class FileFlow(QObject):
         dock.classifier_panel.save_wanted.connect(self.save)
         dock.classifier_panel.load_wanted.connect(self.load)
         dock.result_panel.save_wanted.connect(self._save_result)
+        dock.result_panel.stop_wanted.connect(self._stop_saving)
         dock.image_ready.connect(self._ready)
         dock.settings_changed.connect(self._settings_changed)
         dock.classifier_panel.set_can_save(False)
@@ -121,23 +128,53 @@ class FileFlow(QObject):
         if image is None:
             return
         if kind == "table":
-            text = self._table(image)
+            self._save_table(image, path)
+            return
 
-            def make() -> Iterator[Any]:
-                write_text_atomic(path, text)
-                yield from ()
+        def progress(event: Beat | Note | Exported) -> None:
+            if isinstance(event, Beat):
+                panel.show_saving(event.done, event.total)
+            elif isinstance(event, Note):
+                panel.wait.say(event.text)
+            else:
+                self._exported(image, event)
 
-        else:
+        self._export.start(
+            lambda: session.iter_export(image, kind, path),
+            on_event=progress,
+            on_error=lambda text, _: panel.show_error(text),
+            on_done=lambda: panel.end_saving(f"Saved {path}."),
+        )
 
-            def make() -> Iterator[Any]:
-                yield from session.iter_export(image, kind, path)
+    def _exported(self, image: OpenImage, event: Exported) -> None:
+        """Show what of a large image is known only now."""
+        if self.dock.image is image and self.dock.stage.shows_parts and event.counts:
+            self.dock.result.show_counts(image, event.counts)
+            self.dock.large.show_result(event.path)
 
-        def progress(event: Beat) -> None:
-            panel.show_progress(event.done, event.total)
+    @on_gui
+    def _stop_saving(self) -> None:
+        self._export.stop()
+        self.dock.result_panel.end_saving(
+            "Stopped. What is done is kept: save under the same name to go on."
+        )
+
+    def _save_table(self, image: OpenImage, path: Path) -> None:
+        panel = self.dock.result_panel
+        if not self.dock.result.fractions:
+            panel.show_error(
+                "The table is of the whole image, of which a part was segmented so "
+                "far. Save the labels first."
+            )
+            return
+        text = self._table(image)
+
+        def make() -> Iterator[Any]:
+            write_text_atomic(path, text)
+            yield from ()
 
         self._export.start(
             make,
-            on_event=progress,
             on_error=lambda text, _: panel.show_error(text),
             on_done=lambda: panel.wait.say(f"Saved {path}."),
         )
@@ -145,8 +182,7 @@ class FileFlow(QObject):
     def _table(self, image: OpenImage) -> str:
         """Return classes and their area fractions as CSV."""
         size = image.source.pixel_size
-        mask = image.mask()
-        n = image.shape[0] * image.shape[1] - (0 if mask is None else int(mask.sum()))
+        n = self.dock.result.n_pixels
         out = io.StringIO()
         rows = csv.writer(out, lineterminator="\n")
         area = [] if size is None else [f"area_{size.unit}2"]

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from qtpy.QtCore import QObject
 
 from napari_alibi_seg._base import PixelSize
@@ -258,9 +257,12 @@ class ImageFlow(QObject):
         image = self.current
         if image is None:
             return
-        session, painted = self.dock.session, self.dock.stage.painted()
+        stage = self.dock.stage
+        if image.project is not None or stage.current is None:
+            then()
+            return
         # a copy, as the layer may show another plane or nothing when it is read
-        if image.project is not None or session.keep(image, np.array(painted)):
+        if self.dock.session.keep(image, stage.current.unsaved(stage.plane)):
             then()
             return
         self.projects.waiting = then

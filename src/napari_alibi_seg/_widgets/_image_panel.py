@@ -13,7 +13,7 @@ from qtpy.QtCore import QSignalBlocker, Signal
 from qtpy.QtWidgets import QLabel, QLineEdit, QVBoxLayout, QWidget
 
 from napari_alibi_seg._base import SettingsError
-from napari_alibi_seg._widgets._controls import Choice
+from napari_alibi_seg._widgets._controls import Choice, Wait
 from napari_alibi_seg._widgets._hooks import on_gui
 from napari_alibi_seg._widgets._parts import Hint, button, form, row
 from napari_alibi_seg._workspace import DockSettings
@@ -22,7 +22,11 @@ __all__ = ["ImagePanel"]
 
 _EMPTY = (
     "Open a micrograph: drop a file into the window, or File > Open Sample > ALiBi "
-    "Segmentation."
+    "Segmentation. One of more than 64 megapixels: 'Open large images' in the command "
+    "palette (Ctrl+Shift+P), or alibi-seg gui."
+)
+_OVERVIEW = (
+    "Making coarser copies of this large image, once. It is shown when they are done."
 )
 _DISPLAY_ONLY = "Contrast limits and gamma change the display only, never the result."
 _UNITS = (("nm", "nm"), ("um", "µm"), ("mm", "mm"))
@@ -51,6 +55,8 @@ class ImagePanel(QWidget):
         (value, unit), or None when the user emptied the field.
     area_wanted, area_accepted, area_declined, areas_cleared : Signal()
         Draw an area to leave out; leave out what was found, or not; forget all areas.
+    overview_cancelled : Signal()
+        The large image that is being made ready is not wanted after all.
     """
 
     settings_wanted = Signal(object)
@@ -60,6 +66,7 @@ class ImagePanel(QWidget):
     area_accepted = Signal()
     area_declined = Signal()
     areas_cleared = Signal()
+    overview_cancelled = Signal()
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -69,6 +76,7 @@ class ImagePanel(QWidget):
         self.image = Choice("The image to segment")
         self.image.picked.connect(self._image_picked)
         self.hint, self.info, self.plane = Hint(_EMPTY), Hint(), Hint()
+        self._make_overview()
         self._make_channels()
         self._make_pixel_size()
         self._make_scale_and_device()
@@ -76,6 +84,26 @@ class ImagePanel(QWidget):
         self._arrange()
         self.set_channel_choices(1, "grey")
         self.set_images([])
+
+    def _make_overview(self) -> None:
+        self.wait = Wait()
+        self.cancel = button(
+            "Stop",
+            "Do not open the image; what is done of its coarser copies is kept",
+            self.overview_cancelled.emit,
+        )
+        self.cancel.hide()
+
+    def show_overview(self, done: int, total: int) -> None:
+        """Show how far the coarser copies of an image are that is being opened."""
+        self.hint.say("")
+        self.wait.show_progress(done, total, text=_OVERVIEW)
+        self.cancel.show()
+
+    def end_overview(self, text: str = "") -> None:
+        """Take the progress away, and leave a sentence or nothing."""
+        self.wait.say(text)
+        self.cancel.hide()
 
     def _make_channels(self) -> None:
         self.channels = Choice("Which channels the model sees")
@@ -154,7 +182,8 @@ class ImagePanel(QWidget):
         for widget in (self.info, self.plane, fields, *area, Hint(_DISPLAY_ONLY)):
             body.addWidget(widget)
         column = QVBoxLayout(self)
-        for widget in (self.image, self.hint, self._body):
+        parts = (self.image, self.hint, self.wait, self.cancel, self._body)
+        for widget in parts:
             column.addWidget(widget)
         for one, margins in ((body, (0, 0, 0, 0)), (column, (6, 2, 2, 6))):
             one.setContentsMargins(*margins)

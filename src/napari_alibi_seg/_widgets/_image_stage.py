@@ -1,8 +1,9 @@
 """Our layers for one image layer, each made when it is first needed.
 
 Only this module knows how our layers are marked, so that a dock that is opened again
-finds them, what they look like and where in the list they go. Which image is on show,
-and what the user does to a layer, is `_stage`'s.
+finds them, what they look like and where in the list they go. Here they are as large
+as the image; `_parts_stage` shows parts of one that is too large for that. Which image
+is on show, and what the user does to a layer, is `_stage`'s.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ import numpy as np
 from napari.layers import Image, Labels, Layer, Shapes
 
 from napari_alibi_seg._base import Window
-from napari_alibi_seg._widgets._layers import class_colours, new_like
-from napari_alibi_seg._workspace import ClassEntry
+from napari_alibi_seg._segmenter import View
+from napari_alibi_seg._widgets._layers import class_colours, new_like, paint_window
+from napari_alibi_seg._widgets._pieces import Piece
+from napari_alibi_seg._workspace import ClassEntry, Project, ScribbleBlocks
 
 __all__ = ["ImageStage", "is_ours"]
 
@@ -112,35 +115,109 @@ class ImageStage:
         if active is not None and active in layers:
             layers.selection.active = active
 
-    def new_scribbles(self, dtype: Any, entries: tuple[ClassEntry, ...]) -> Labels:
-        """Put an empty layer for scribbles on top of all others."""
+    # ------------------------------------------------------------------- scribbles
+
+    def reader(
+        self, seen: tuple[Window, float] | None
+    ) -> Callable[[ScribbleBlocks], Any]:
+        """Return what makes, on a worker, scribbles to show of those that are kept.
+
+        Parameters
+        ----------
+        seen : (Window, float) or None
+            What the camera sees, for those who show parts.
+        """
+        return ScribbleBlocks.to_array
+
+    def fill(
+        self, plane: tuple[int, ...], content: Any, entries: tuple[ClassEntry, ...]
+    ) -> bool:
+        """Show what a reader made; return whether the layer had to be made.
+
+        Parameters
+        ----------
+        plane : tuple of int
+            Of a stack.
+        content : (Y, X) array of int
+            All scribbles of the plane.
+        entries : tuple of ClassEntry
+            For the colours.
+        """
+        is_new = self.scribbles is None
+        if is_new:
+            self.new_scribbles(np.zeros(self.shape, content.dtype), entries)
+        layer: Any = self.scribbles
+        if layer.data.dtype.itemsize < content.dtype.itemsize:
+            layer.data = layer.data.astype(content.dtype)
+        layer.data[plane or ...] = content
+        layer.refresh()
+        return is_new
+
+    def painted(self, plane: tuple[int, ...]) -> Any:
+        """Return what the layer of scribbles shows of a plane, not a copy."""
+        assert self.scribbles is not None
+        return self.scribbles.data[plane] if plane else self.scribbles.data
+
+    def unsaved(self, plane: tuple[int, ...]) -> Any:
+        """Return a copy of what is painted, for a project that is still to come."""
+        return np.array(self.painted(plane))
+
+    def with_fresh(self, plane: tuple[int, ...], content: Any) -> Any:
+        """Return what a reader made, with what was painted meanwhile on top."""
+        fresh = self.painted(plane)
+        return np.where(fresh > 0, fresh, content)
+
+    def take(
+        self, project: Project, plane: tuple[int, ...], window: Window | None
+    ) -> None:
+        """Hand what was painted in a window of the layer to a project."""
+        project.update_scribbles(plane or None, self.painted(plane), window)
+
+    def paint_pixels(
+        self, plane: tuple[int, ...], pixels: tuple[Any, Any], class_id: int
+    ) -> None:
+        """Paint rows and columns of the image, as a stroke that can be undone."""
+        assert self.scribbles is not None
+        lead = tuple(np.full(len(pixels[0]), p) for p in plane)
+        self.scribbles.data_setitem((*lead, *pixels), class_id)
+
+    def new_scribbles(
+        self, data: Any, entries: tuple[ClassEntry, ...], **at: Any
+    ) -> Any:
+        """Put a layer for scribbles on top of all others; return it."""
         layer: Any = new_like(
             self.image,
             Labels,
-            np.zeros(self.shape, dtype),
+            data,
             f"scribbles: {self.image.name}",
             opacity=1.0,
             colormap=class_colours(entries),
+            **at,
         )
         layer.brush_size = _BRUSH
         self.mark(layer, "scribbles")
         self.viewer.add_layer(layer)
         self._dress(layer)
         self.scribbles = layer
-        return self.scribbles
+        return layer
+
+    # ---------------------------------------------------------------------- result
+
+    def aim(self, view: View) -> None:
+        """Make ready for the result of a run that began with a view."""
 
     def result(self, entries: tuple[ClassEntry, ...]) -> Labels:
         """Return the Labels layer of the segmentation."""
         if self.labels is None:
             many = any(e.id > 255 for e in entries)
-            data = np.zeros(self.shape, np.uint16 if many else np.uint8)
             self.labels = new_like(
                 self.image,
                 Labels,
-                data,
+                self._blank(np.uint16 if many else np.uint8),
                 f"segmentation: {self.image.name}",
                 opacity=_LABELS_OPACITY,
                 colormap=class_colours(entries),
+                **self._result_at(),
             )
             self.mark(self.labels, "labels")
             self.add(self.labels)
@@ -154,26 +231,39 @@ class ImageStage:
                 self.image,
                 Image,
                 # half floats take ten times as long to show
-                np.zeros(self.shape, np.float32),
+                self._blank(np.float32),
                 f"{name}: {self.image.name}",
                 opacity=_MAPS_OPACITY,
                 colormap=colormap,
                 contrast_limits=(0.0, 1.0),
                 blending="additive",
+                **self._result_at(),
             )
             self.maps[name] = layer
             self.mark(layer, name)
             self.add(layer)
         return self.maps[name]
 
-    def write_map(
-        self, name: str, plane: tuple[int, ...], at: Window, block: Any
-    ) -> None:
-        """Write a piece of a map; it is shown with the next `refresh`."""
-        layer = self.maps.get(name)
-        if layer is not None:
-            layer.data[(*plane, *at.slices)] = block
-            self._stale.add(name)
+    def _blank(self, dtype: Any) -> Any:
+        return np.zeros(self.shape, dtype)
+
+    def _result_at(self) -> dict[str, Any]:
+        return {}
+
+    def paint_result(self, plane: tuple[int, ...], piece: Piece) -> None:
+        """Show a piece of the result; maps are shown with the next `refresh`."""
+        if self.labels is not None:
+            self._widen(piece.labels_yx)
+            paint_window(self.labels, plane, piece.window, piece.labels_yx)
+        for name, block in piece.maps.items():
+            if name in self.maps:
+                self.maps[name].data[(*plane, *piece.window.slices)] = block
+                self._stale.add(name)
+
+    def _widen(self, block: Any) -> None:
+        assert self.labels is not None
+        if block.dtype.itemsize > self.labels.data.dtype.itemsize:
+            self.labels.data = self.labels.data.astype(block.dtype)
 
     def refresh(self) -> None:
         """Show what was written to maps."""

@@ -18,6 +18,7 @@ from napari.utils.colormaps import DirectLabelColormap
 
 from napari_alibi_seg._base import AlibiSegError, PixelSize, Window
 from napari_alibi_seg._segmenter import View
+from napari_alibi_seg._widgets._lazy import LazyPlane
 from napari_alibi_seg._workspace import ClassEntry
 from napari_alibi_seg.data import ImageSource, open_image
 
@@ -31,7 +32,9 @@ __all__ = [
     "new_like",
     "paint_window",
     "painted_window",
+    "place_layer",
     "plane_of",
+    "seen_of",
     "source_of",
     "view_of",
     "warm_up_colours",
@@ -84,6 +87,8 @@ def source_of(layer: Image, plane: tuple[int, ...]) -> ImageSource:
         If the layer holds pixels of an unusable kind.
     """
     data = _pixels(layer)
+    if isinstance(data, LazyPlane):
+        return data.source
     axes = "YXS" if layer.rgb else "YX"
     from_array = open_image(data[plane] if plane else data, axes=axes)
     path = file_of(layer)
@@ -145,6 +150,9 @@ def view_of(viewer: Any, layer: Layer) -> View:
     whole = View(Window(0, shape[0], 0, shape[1]))
     if viewer.dims.ndisplay != 2:
         return whole
+    if layer.multiscale:  # its corners are those of the chunks that are loaded
+        window, pixel = seen_of(viewer, layer)
+        return View(window, max(1, int(pixel)))
     corners = np.asarray(layer.corner_pixels)[:, -2:]
     y0, x0 = (int(v) for v in corners[0])
     y1, x1 = (int(v) + 1 for v in corners[1])
@@ -152,6 +160,21 @@ def view_of(viewer: Any, layer: Layer) -> View:
         return whole
     step = int(1 / max(1e-9, viewer.camera.zoom * float(layer.scale[-1])))
     return View(Window(y0, y1, x0, x1), max(1, step))
+
+
+def seen_of(viewer: Any, layer: Layer) -> tuple[Window, float]:
+    """Return what the camera sees of a layer, and the pixels of it to one on screen.
+
+    The window may exceed the layer.
+    """
+    scale, shift = np.array(layer.scale[-2:]), np.array(layer.translate[-2:])
+    zoom = viewer.camera.zoom
+    size = np.array(viewer.window._qt_viewer.canvas.size, float)
+    middle = (np.array(viewer.camera.center[-2:]) - shift) / scale
+    half = size / zoom / scale / 2
+    y0, x0 = (math.floor(v) for v in middle - half)
+    y1, x1 = (math.ceil(v) + 1 for v in middle + half)
+    return Window(y0, y1, x0, x1), 1 / max(1e-9, zoom * float(scale[-1]))
 
 
 def look_at(viewer: Any, layer: Layer, row: float, col: float) -> None:
@@ -176,21 +199,53 @@ def new_like(layer: Image, kind: type, data: Any, name: str, **more: Any) -> Lay
     name : str
         Shown in the list.
     **more
-        For the new layer; `step` is the image pixels to a pixel of `data`.
+        For the new layer; `step` is the image pixels to a pixel of `data`, which begins
+        at the image's row and column `origin`.
     """
-    step = float(more.pop("step", 1))
+    step, origin = float(more.pop("step", 1)), more.pop("origin", (0, 0))
     is_rgb = bool(more.get("rgb", False))
     ndim = np.ndim(data) - is_rgb
-    scale = np.array(layer.scale[-ndim:], float)
-    translate = np.array(layer.translate[-ndim:], float)
-    # the middle of the first block of `step` pixels
-    translate[-2:] += scale[-2:] * (step - 1) / 2
-    scale[-2:] *= step
+    scale, translate = _lying(layer, ndim, step, origin)
     units = getattr(layer, "units", None)
     made: Layer = kind(data, name=name, scale=scale, translate=translate, **more)
     if units is not None and len(units) >= ndim:
         made.units = units[-ndim:]
     return made
+
+
+def _lying(
+    layer: Layer, ndim: int, step: float, origin: tuple[int, int]
+) -> tuple[Any, Any]:
+    """Return scale and translation of a part of an image that lies where it lies."""
+    scale = np.array(layer.scale[-ndim:], float)
+    translate = np.array(layer.translate[-ndim:], float)
+    # the middle of the first block of `step` pixels
+    translate[-2:] += scale[-2:] * (np.array(origin) + (step - 1) / 2)
+    scale[-2:] *= step
+    return scale, translate
+
+
+def place_layer(
+    own: Any, image: Layer, data: Any, step: int, origin: tuple[int, int]
+) -> None:
+    """Let a layer of ours show another part of an image, drawn once.
+
+    Parameters
+    ----------
+    own : Layer
+        (Y, X), made by `new_like`.
+    image : Layer
+        The image.
+    data : (Y, X) array
+        What it shows from now on.
+    step, origin
+        As for `new_like`.
+    """
+    scale, translate = _lying(image, 2, step, origin)
+    with own._block_refresh():
+        own.data = data
+        own.scale, own.translate = scale, translate
+    own.refresh()
 
 
 def class_colours(entries: Sequence[ClassEntry]) -> DirectLabelColormap:

@@ -175,8 +175,7 @@ class LookFlow(QObject):
             stage = self.dock.stage
             if stage.current is None or stage.current.scribbles is None:
                 return
-            lead = tuple(np.full(len(found[0]), p) for p in stage.plane)
-            stage.current.scribbles.data_setitem((*lead, *found), entry.id)
+            stage.current.paint_pixels(stage.plane, found, entry.id)
 
         self._ask(what, show)
 

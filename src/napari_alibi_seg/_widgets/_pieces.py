@@ -22,7 +22,7 @@ _BAND_PIXELS = 1 << 22
 
 @dataclass(frozen=True)
 class Piece:
-    """A part of the result at image resolution.
+    """A part of the result, a value for every `step` pixels a side.
 
     Attributes
     ----------
@@ -34,6 +34,8 @@ class Piece:
         Uncertainty and probabilities, as far as they are wanted.
     done, total : int
         Tiles; 0 for what is coarser than the image.
+    step : int
+        1 where coarse samples were enlarged.
     """
 
     window: Window
@@ -41,10 +43,15 @@ class Piece:
     maps: dict[str, Any] = field(default_factory=dict)
     done: int = 0
     total: int = 0
+    step: int = 1
 
 
 def iter_pieces(
-    events: Iterator[Any], shape: tuple[int, int], probability_of: int | None = None
+    events: Iterator[Any],
+    shape: tuple[int, int],
+    probability_of: int | None = None,
+    *,
+    is_enlarged: bool = True,
 ) -> Iterator[Any]:
     """Yield pieces for what shows something, other events as they are.
 
@@ -59,6 +66,8 @@ def iter_pieces(
         Of the image.
     probability_of : int, optional
         Class whose probability is wanted.
+    is_enlarged : bool
+        Whether coarse samples become pixels of the image.
     """
     ids: tuple[int, ...] = ()
     try:
@@ -69,7 +78,10 @@ def iter_pieces(
                 continue
             ids = getattr(event, "class_ids", ids)
             if isinstance(event, (Preview, Visible)):
-                yield from _enlarged(event, shape)
+                if is_enlarged:
+                    yield from _enlarged(event, shape)
+                else:
+                    yield _kept(event, ids, probability_of)
             elif isinstance(event, Tile):
                 yield _of_tile(event.result, ids, probability_of)
             else:
@@ -81,11 +93,24 @@ def iter_pieces(
 
 
 def _of_tile(tile: Any, ids: tuple[int, ...], probability_of: int | None) -> Piece:
-    maps = {"uncertainty": tile.uncertainty_yx.astype(np.float32)}
-    if probability_of in ids:
-        proba = tile.proba_kyx[ids.index(probability_of)]
-        maps["probability"] = proba.astype(np.float32)
+    maps = _maps(tile, ids, probability_of)
     return Piece(tile.window, tile.labels_yx, maps, tile.index + 1, tile.total)
+
+
+def _kept(event: Any, ids: tuple[int, ...], probability_of: int | None) -> Piece:
+    maps = _maps(event, ids, probability_of)
+    return Piece(event.window, event.labels_yx, maps, step=event.step)
+
+
+def _maps(
+    part: Any, ids: tuple[int, ...], probability_of: int | None
+) -> dict[str, Any]:
+    maps = {"uncertainty": part.uncertainty_yx.astype(np.float32)}
+    # a preview has labels only
+    if probability_of in ids and not isinstance(part, Preview):
+        proba = part.proba_kyx[ids.index(probability_of)]
+        maps["probability"] = proba.astype(np.float32)
+    return maps
 
 
 def _enlarged(event: Preview | Visible, shape: tuple[int, int]) -> Iterator[Piece]:

@@ -50,6 +50,11 @@ class Queue(QObject):
         if not self.lane.is_busy:
             self._next()
 
+    def clear(self) -> None:
+        """Stop the job that runs, and drop those that wait; nobody is told."""
+        self._jobs.clear()
+        self.lane.stop()
+
     def _next(self) -> None:
         if not self._jobs:
             return

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import QObject, QTimer
 
-from napari_alibi_seg._segmenter import Beat, Finished
+from napari_alibi_seg._segmenter import Beat, Finished, View
 from napari_alibi_seg._widgets._hooks import on_gui
 from napari_alibi_seg._widgets._jobs import Lane
 from napari_alibi_seg._widgets._pieces import Piece
@@ -27,6 +27,10 @@ __all__ = ["ResultFlow"]
 # changes, napari draws the whole canvas again, beside the threads that classify.
 _TOGETHER_MS = 200
 _COLOURS = {"uncertainty": "magma", "probability": "viridis"}
+_PART = (
+    "Shares are of the visible area. Save the labels: the whole image is then "
+    "segmented in full, and its shares are shown."
+)
 _UM = {"nm": 1e-3, "um": 1.0, "µm": 1.0, "mm": 1e3, "m": 1e6}
 
 
@@ -43,6 +47,7 @@ class ResultFlow(QObject):
         self._together.timeout.connect(self._show_waiting)
         self._waiting: list[Piece] = []
         self._fractions: dict[int, float] = {}
+        self._n_pixels = 0
         self._probability: int | None = None  # class whose probability is shown
         dock.image_ready.connect(self._ready)
         dock.session.classes.changed.connect(self._name_classes)
@@ -58,6 +63,11 @@ class ResultFlow(QObject):
         """Area fractions of the last complete result."""
         return self._fractions
 
+    @property
+    def n_pixels(self) -> int:
+        """Pixels that these are fractions of."""
+        return self._n_pixels
+
     @on_gui
     def _ready(self, _image: OpenImage) -> None:
         self._fractions = {}
@@ -70,9 +80,19 @@ class ResultFlow(QObject):
 
     # --------------------------------------------------------------------- a run
 
-    def begin(self, probability_of: int | None) -> None:
-        """Make ready for the events of a run that shows the probability of a class."""
+    def begin(self, probability_of: int | None, view: View | None = None) -> None:
+        """Make ready for the events of a run.
+
+        Parameters
+        ----------
+        probability_of : int or None
+            The class whose probability it shows.
+        view : View, optional
+            What was seen when it began; it matters where a part of the image is shown.
+        """
         self._probability = probability_of
+        if view is not None and self.dock.stage.current is not None:
+            self.dock.stage.current.aim(view)
         self.forget_waiting()
 
     def forget_waiting(self) -> None:
@@ -114,35 +134,46 @@ class ResultFlow(QObject):
         if stage.current.labels is None:
             stage.current.result(self.dock.session.classes.entries)
             self._make_maps()
-        stage.paint_labels(piece.window, piece.labels_yx)
-        for name, block in piece.maps.items():
-            stage.current.write_map(name, stage.plane, piece.window, block)
+        stage.paint_result(piece)
         if piece.total:
             self.dock.result_panel.show_progress(piece.done, piece.total)
 
     def _finish(self, fractions: dict[int, float]) -> None:
         image, panel = self.dock.image, self.dock.result_panel
         assert image is not None
-        self._fractions = fractions
+        is_part = self.dock.stage.shows_parts
+        # of a part they are shown and not saved
+        self._fractions = {} if is_part else fractions
         self.dock.classes_panel.set_fractions(fractions)
-        panel.show_totals(self._totals(image))
+        panel.show_totals(Totals(note=_PART) if is_part else self._totals(image))
         panel.set_can_save(True)
         if self.dock.stage.current is not None:
             self.dock.stage.current.refresh()
 
+    def show_counts(self, image: OpenImage, counts: dict[int, int]) -> None:
+        """Show the fractions of all of a large image, known from an export."""
+        self._n_pixels = sum(counts.values())
+        self._fractions = {i: n / max(1, self._n_pixels) for i, n in counts.items()}
+        self.dock.classes_panel.set_fractions(self._fractions)
+        self.dock.result_panel.show_totals(self._told(image))
+
     def _totals(self, image: OpenImage) -> Totals:
-        mask, size = image.mask(), image.source.pixel_size
-        n_all = image.shape[0] * image.shape[1]
+        mask = image.mask()
         n_out = 0 if mask is None else int(np.count_nonzero(mask))
-        n = n_all - n_out
+        self._n_pixels = image.shape[0] * image.shape[1] - n_out
+        return self._told(image)
+
+    def _told(self, image: OpenImage) -> Totals:
+        size, n = image.source.pixel_size, self._n_pixels
         area_um2 = None
         if size is not None and size.unit in _UM:
             area_um2 = n * size.y * size.x * _UM[size.unit] ** 2
         settings, unsure = self.dock.settings, None
         if settings.unsure_below is not None:
             unsure = self._fractions.get(settings.unsure_id, 0.0)
+        n_all = image.shape[0] * image.shape[1]
         return Totals(
-            n_pixels=n, area_um2=area_um2, left_out=n_out / n_all, unsure=unsure
+            n_pixels=n, area_um2=area_um2, left_out=(n_all - n) / n_all, unsure=unsure
         )
 
     # --------------------------------------------------------------------- layers

@@ -25,7 +25,8 @@ _EMPTY = (
     "Paint a stroke of two classes: the result appears here by itself. It fills what "
     "you see first, then the rest."
 )
-_TIFF = "TIFF images (*.tif *.tiff)"
+_TIFF = "TIFF images (*.tif *.tiff);;OME-Zarr (*.ome.zarr)"
+_SAVING = "Tiles of the file. You can go on with your work."
 # Of each kind: title of the dialog, what the suggested name ends in, filter.
 _SAVES = {
     "labels": ("Save the labels", "_labels.tif", _TIFF),
@@ -56,20 +57,23 @@ class Totals:
 
     Attributes
     ----------
-    n_pixels : int
-        That have a result.
+    n_pixels : int or None
+        That have a result; None where that is not told.
     area_um2 : float or None
         Of these, in square micrometres; None where the pixel size is not known.
     left_out : float
         Share of the image that was left out, 0 to 1.
     unsure : float or None
         Share of the result that is "not sure", 0 to 1; None without a threshold.
+    note : str
+        What else the user should know, as sentences.
     """
 
-    n_pixels: int
+    n_pixels: int | None = None
     area_um2: float | None = None
     left_out: float = 0.0
     unsure: float | None = None
+    note: str = ""
 
     @property
     def text(self) -> str:
@@ -81,12 +85,15 @@ class Totals:
         '1,200 pixels, 3.5 µm². Left out: 25.0 %. Not sure: 3.1 %.'
         """
         area = "" if self.area_um2 is None else f", {area_text(self.area_um2)}"
-        parts = [f"{self.n_pixels:,} pixels{area}."]
+        parts = []
+        if self.n_pixels is not None:
+            parts.append(f"{self.n_pixels:,} pixels{area}.")
         if self.left_out:
             parts.append(f"Left out: {self.left_out:.1%}.")
         if self.unsure is not None:
             parts.append(f"Not sure: {self.unsure:.1%}.")
-        return " ".join(parts).replace("%", " %")
+        text = " ".join(parts).replace("%", " %")
+        return f"{text} {self.note}".strip()
 
 
 class ResultPanel(QWidget):
@@ -103,10 +110,13 @@ class ResultPanel(QWidget):
         A dict as of `layers`, when the user ticks or picks.
     save_wanted : Signal(str, object)
         "labels", "probabilities" or "table", and the Path of the file.
+    stop_wanted : Signal()
+        The saving that runs is to stop.
     """
 
     layers_wanted = Signal(object)
     save_wanted = Signal(str, object)
+    stop_wanted = Signal()
 
     def __init__(
         self, parent: QWidget | None = None, *, ask: AskSave = ask_save
@@ -123,7 +133,10 @@ class ResultPanel(QWidget):
         layout.setContentsMargins(6, 2, 2, 6)
         layout.setSpacing(4)
         probability = row(self.probability, self.class_choice, stretch=1)
-        parts = (self.labels, self.uncertainty, probability, self.wait, self.totals)
+        parts = (
+            *(self.labels, self.uncertainty, probability),
+            *(self.wait, self.stop, self.totals),
+        )
         for widget in (self.hint, *parts, self.saves):
             layout.addWidget(widget)
         self.set_layers(labels=True)
@@ -149,7 +162,7 @@ class ResultPanel(QWidget):
         tips = {
             "labels": "Save labels...|Save the class of every pixel as a TIFF file",
             "probabilities": "Save probabilities...|"
-            "Save the probability of each class as a TIFF file",
+            "Save the probability of each class as TIFF or OME-Zarr",
             "table": "Save table (CSV)...|"
             "Save the area of each class as a table for a spreadsheet",
         }
@@ -157,6 +170,10 @@ class ResultPanel(QWidget):
         for kind, words in tips.items():
             text, tip = words.split("|")
             self.save_buttons[kind] = button(text, tip, partial(self._save, kind))
+        self.stop = button(
+            "Stop saving", "What is done is kept, to go on later", self.stop_wanted.emit
+        )
+        self.stop.hide()
         first = row(*(self.save_buttons[k] for k in ("labels", "probabilities")))
         self.saves = QWidget()
         layout = QVBoxLayout(self.saves)
@@ -211,6 +228,17 @@ class ResultPanel(QWidget):
         self._begin()
         self.wait.show_progress(done, total, text="Tiles, from the middle of the view.")
 
+    def show_saving(self, done: int, total: int) -> None:
+        """Show how many tiles of a file are there."""
+        self._begin()
+        self.wait.show_progress(done, total, text=_SAVING)
+        self.stop.show()
+
+    def end_saving(self, text: str) -> None:
+        """Take the progress of a file away and leave a sentence."""
+        self.wait.say(text)
+        self.stop.hide()
+
     def show_totals(self, totals: Totals) -> None:
         """Show what is told of a whole result; the progress goes."""
         self._begin()
@@ -219,6 +247,7 @@ class ResultPanel(QWidget):
 
     def show_error(self, text: str) -> None:
         """Say what went wrong; the progress goes."""
+        self.stop.hide()
         self.wait.say(text, is_error=True)
 
     def show_empty(self, text: str = _EMPTY) -> None:

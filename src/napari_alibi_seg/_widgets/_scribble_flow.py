@@ -17,6 +17,7 @@ from napari_alibi_seg._widgets._hooks import on_gui
 from napari_alibi_seg._widgets._jobs import Lane
 from napari_alibi_seg._workspace import (
     OpenImage,
+    ScribbleBlocks,
     export_mask,
     find_pixels,
     import_mask,
@@ -54,6 +55,8 @@ class ScribbleFlow(QObject):
         self._armed: int | None = None
         stage, classes = dock.stage, dock.classes_panel
         stage.stroke_ended.connect(self._stroke)
+        stage.view_rested.connect(self._follow)
+        stage.step_wanted.connect(self._step)
         stage.layer_lost.connect(self._lost)
         dock.image_ready.connect(self._ready)
         dock.settings_changed.connect(self._keep_settings)
@@ -100,30 +103,66 @@ class ScribbleFlow(QObject):
             self._show(np.where(fresh > 0, fresh, kept))
         self._stroke(None)
 
-    def _show_kept(self, image: OpenImage) -> None:
-        """Show what is kept; reading a large plane is left to a worker."""
-        project = image.project
-        if project is None:
+    def _show_kept(self, image: OpenImage, *, is_new: bool = True) -> None:
+        """Show what is kept; reading a large plane is left to a worker.
+
+        Without `is_new` only the part that is shown is another, and the brush stays as
+        it is.
+        """
+        project, stage = image.project, self.dock.stage
+        if project is None or stage.current is None:
             return
+        read = stage.reader()
 
         def make() -> Iterator[Any]:
-            yield project.load_scribbles(image.plane)
+            yield read(project.scribbles(image.plane))
 
-        def show(data: Any) -> None:
-            if self.dock.image is not image:
+        def show(content: Any) -> None:
+            if self.dock.image is not image or stage.current is None:
                 return
-            if self.dock.stage.is_painting:  # what is being painted stays
-                fresh = self.dock.stage.painted()
-                data = np.where(fresh > 0, fresh, data)
-            self._show(data)
-            if self._armed is not None:
-                self.dock.stage.arm(self._armed)
-            self.shown.emit()
+            has_layer = stage.current.scribbles is not None
+            if has_layer and (stage.is_painting or stage.shows_parts):
+                # what is being painted stays
+                content = stage.current.with_fresh(stage.plane, content)
+            if content is None:
+                stage.moved()  # a stroke came between: read again after it
+                return
+            self._show(content)
+            if is_new:
+                if self._armed is not None:
+                    stage.arm(self._armed)
+                self.shown.emit()
 
         self._kept.start(make, on_event=show, on_error=self._failed)
 
     def _show_blank(self, image: OpenImage) -> None:
-        self._show(np.zeros(image.shape, np.uint8))
+        self._show(self.dock.stage.reader()(ScribbleBlocks(image.shape)))
+
+    @on_gui
+    def _follow(self) -> None:
+        """Show the scribbles of the part that the camera has come to."""
+        image, stage = self.dock.image, self.dock.stage
+        parts = stage.parts
+        if image is None or parts is None or not stage.is_canvas_away:
+            return
+        if image.project is not None:
+            self._show_kept(image, is_new=False)
+        elif not parts.has_unsaved:
+            self._show_blank(image)
+        else:
+            stage.moved()  # its project is being made
+
+    @on_gui
+    def _step(self, is_again: bool) -> None:
+        """Take a stroke on a large image back, or do it again."""
+        image, stage = self.dock.image, self.dock.stage
+        parts = stage.parts
+        if image is None or image.project is None or parts is None:
+            return
+        if not stage.is_painting and parts.step(
+            image.project, stage.plane, is_again=is_again
+        ):
+            self._note_change()
 
     def _show(self, data: Any) -> None:
         self.dock.stage.show_scribbles(data, self.dock.session.classes.entries)
@@ -173,6 +212,8 @@ class ScribbleFlow(QObject):
     def _stroke(self, window: Window | None) -> None:
         stage = self.dock.stage
         if self.dock.image is None and stage.current is not None:
+            if stage.shows_parts:
+                return  # what is kept of it is not known, and is read when it is
             stage.painted_early = (id(stage.current.image), stage.plane)
             return
         self.dock.images.with_project(lambda: self._take(window))
@@ -184,13 +225,13 @@ class ScribbleFlow(QObject):
             return
         if stage.current.scribbles is None:
             return
-        if self._kept.is_busy and image.painted:
+        if self._kept.is_busy and image.painted and not stage.shows_parts:
             # what is kept is not on the screen yet, and must not be taken for erased
             self._kept.stop()
             kept, fresh = image.project.load_scribbles(image.plane), stage.painted()
             self._show(np.where(fresh > 0, fresh, kept))
             window = None
-        image.project.update_scribbles(image.plane, stage.painted(), window)
+        stage.current.take(image.project, stage.plane, window)
         self.dock.session.classes.ensure(image.painted)
         self._note_change()
 
@@ -237,15 +278,21 @@ class ScribbleFlow(QObject):
             if self._armed is None:
                 stage.disarm()
         shown = self.dock.image
-        if shown is not None and stage.current is not None:
+        # where parts are shown the layer does not hold all pixels
+        on_layer = not stage.shows_parts
+        if shown is not None and stage.current is not None and on_layer:
             self._remap_layer(mapping)
         for image in session.images.values():
             if image.project is None:
                 continue
             for plane in image.project.planes:
                 is_shown = image is shown and plane == stage.plane
-                if not is_shown:
+                if not (is_shown and on_layer):
                     session.remap(image, plane or None, mapping)
+        parts = stage.parts
+        if shown is not None and shown.project is not None and parts is not None:
+            parts.forget_strokes()
+            parts.reread(shown.project, stage.plane)
         self._note_change()
 
     def _remap_layer(self, mapping: dict[int, int]) -> None:
@@ -306,11 +353,26 @@ class ScribbleFlow(QObject):
             if self.dock.image is not image:
                 return
             self.dock.session.classes.ensure(int(i) for i in np.unique(data) if i)
-            self._show(data)
+            if self.dock.stage.shows_parts:
+                self.dock.images.with_project(lambda: self._replace_all(data))
+            else:
+                self._show(data)
             self.dock.classes_panel.set_hint(f"{name} is taken as scribbles.")
             self._stroke(None)
 
         self._load.start(make, on_event=show, on_error=self._failed)
+
+    def _replace_all(self, data: Any) -> None:
+        """Keep a mask of the whole plane, of which a part is shown."""
+        image, stage = self.dock.image, self.dock.stage
+        parts = stage.parts
+        if image is None or image.project is None or parts is None:
+            return
+        image.project.update_scribbles(image.plane, data)
+        parts.forget_strokes()
+        if parts.scribbles is None:
+            self._show_blank(image)
+        parts.reread(image.project, stage.plane)
 
     @on_gui
     def _export_mask(self, path: Path) -> None:

@@ -2,11 +2,13 @@
 
 One `ImageStage` belongs to each image layer that was chosen; the `Stage` knows which is
 on show and hears of strokes, of removed layers and of clicks. What our layers look like
-is `_image_stage`'s. It keeps no results and computes nothing.
+is `_image_stage`'s, or `_parts_stage`'s for a large image; only this module chooses
+between the two. It keeps no results and computes nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -24,15 +26,25 @@ from napari_alibi_seg._widgets._layers import (
     class_colours,
     leading,
     look_at,
-    paint_window,
     plane_of,
+    seen_of,
     view_of,
 )
+from napari_alibi_seg._widgets._parts_stage import PartsStage
+from napari_alibi_seg._widgets._pieces import Piece
 from napari_alibi_seg._widgets._strokes import StrokeWatch
-from napari_alibi_seg._workspace import ClassEntry, ExcludedArea
+from napari_alibi_seg._workspace import (
+    ClassEntry,
+    ExcludedArea,
+    ScribbleBlocks,
+    is_large,
+)
 
 __all__ = ["Stage"]
 
+# A camera that moved less long ago is still moving. Waited for twice: drawing may have
+# taken as long, and the next move is then still to be heard of.
+_REST_MS = 80
 _PLANE_MS = 150  # a slider is dragged over many planes
 _REFRESH_MS = 700  # of layers that can only be sent to the screen whole
 
@@ -51,6 +63,10 @@ class Stage(QObject):
         Which of our layers the user removed.
     point_picked : Signal(float, float)
         Row and column in pixels, while `wants_points`.
+    view_moved, view_rested : Signal()
+        The camera moves over an image of which parts are shown; it stands still.
+    step_wanted : Signal(bool)
+        A stroke on such an image is to be taken back, or (True) done again.
     """
 
     stroke_ended = Signal(object)
@@ -60,6 +76,9 @@ class Stage(QObject):
     image_replaced = Signal(object)
     layer_lost = Signal(str)
     point_picked = Signal(float, float)
+    view_moved = Signal()
+    view_rested = Signal()
+    step_wanted = Signal(bool)
 
     def __init__(self, viewer: Any, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -82,6 +101,13 @@ class Stage(QObject):
         self._refresher = QTimer(self)
         self._refresher.setInterval(_REFRESH_MS)
         self._refresher.timeout.connect(self._refresh)
+        self._rest = QTimer(self)
+        self._rest.setSingleShot(True)
+        self._rest.setInterval(_REST_MS)
+        self._rest.timeout.connect(self._rested)
+        self._is_at_rest = False
+        viewer.camera.events.center.connect(self.moved)
+        viewer.camera.events.zoom.connect(self.moved)
         layers = viewer.layers.events
         layers.inserted.connect(self._inserted)
         layers.removed.connect(self._removed)
@@ -98,6 +124,9 @@ class Stage(QObject):
         layers.removed.disconnect(self._removed)
         layers.reordered.disconnect(self._reordered)
         self.viewer.dims.events.current_step.disconnect(self._stepped)
+        self.viewer.camera.events.center.disconnect(self.moved)
+        self.viewer.camera.events.zoom.disconnect(self.moved)
+        self._rest.stop()
         with suppress(ValueError):
             self.viewer.mouse_drag_callbacks.remove(self._clicked)
         for layer in self.viewer.layers:
@@ -132,7 +161,7 @@ class Stage(QObject):
             self.current, self.plane = None, ()
             return
         if id(image) not in self._stages:
-            stage = ImageStage(self.viewer, image, self.keys.dress)
+            stage = self._made(image)
             self._stages[id(image)] = stage
             self.keys.dress(image)
             if stage.scribbles is not None:
@@ -140,6 +169,23 @@ class Stage(QObject):
         self.current = self._stages[id(image)]
         self.plane = plane_of(image, self.viewer.dims.current_step)
         self._refresher.start()
+
+    def _made(self, image: Image) -> ImageStage:
+        pixels = image.data[0] if image.multiscale else image.data
+        if is_large(pixels.shape[leading(image) :][:2]):
+            step = self.step_wanted.emit
+            return PartsStage(self.viewer, image, self.keys.dress, step)
+        return ImageStage(self.viewer, image, self.keys.dress)
+
+    @property
+    def parts(self) -> PartsStage | None:
+        """What shows parts of the image, where all of it is too large; else None."""
+        return self.current if isinstance(self.current, PartsStage) else None
+
+    @property
+    def shows_parts(self) -> bool:
+        """Whether scribbles and result are shown for a part of the image only."""
+        return self.parts is not None
 
     def view(self) -> View:
         """Return what is visible of the image."""
@@ -153,41 +199,54 @@ class Stage(QObject):
 
     # ------------------------------------------------------------------- scribbles
 
-    def show_scribbles(self, data: Any, entries: tuple[ClassEntry, ...]) -> Labels:
-        """Show scribbles on the current plane, in a layer of their own.
+    def reader(self) -> Callable[[ScribbleBlocks], Any]:
+        """Return what makes `content` for `show_scribbles`, on a worker."""
+        assert self.current is not None
+        return self.current.reader(self._seen())
+
+    def _seen(self) -> tuple[Window, float] | None:
+        """Return what the camera sees; asked only where it matters."""
+        stage = self.parts
+        return None if stage is None else seen_of(self.viewer, stage.image)
+
+    @property
+    def is_canvas_away(self) -> bool:
+        """Whether scribbles are to be shown for another part of the image."""
+        stage = self.parts
+        if stage is None or stage.scribbles is None:
+            return False
+        return stage.is_away(seen_of(self.viewer, stage.image))
+
+    def show_scribbles(self, content: Any, entries: tuple[ClassEntry, ...]) -> Labels:
+        """Show scribbles of the current plane, in a layer of their own.
 
         Parameters
         ----------
-        data : (Y, X) array of int
-            All scribbles of the plane.
+        content : array, or what a `reader` returns
+            Scribbles that are kept.
         entries : tuple of ClassEntry
             For the colours.
         """
         stage = self.current
         assert stage is not None
-        if stage.scribbles is None:
-            with self._strokes.silence():
-                self._strokes.hear(stage.new_scribbles(data.dtype, entries))
-        scribbles: Any = stage.scribbles
-        if scribbles.data.dtype.itemsize < np.asarray(data).dtype.itemsize:
-            with self._strokes.silence():
-                scribbles.data = scribbles.data.astype(data.dtype)
         with self._strokes.silence():
-            scribbles.data[self.plane or ...] = data
-            scribbles.refresh()
+            is_new = stage.fill(self.plane, content, entries)
+        scribbles: Any = stage.scribbles
+        if is_new:
+            self._strokes.hear(scribbles)
         if self._undo_plane != self.plane:
             # an undo would change a plane that is not on show
             scribbles._reset_history()
+            if isinstance(stage, PartsStage):
+                stage.forget_strokes()
             self._undo_plane = self.plane
         self._strokes.note(scribbles)
         return scribbles
 
     def painted(self) -> Any:
-        """Return the scribbles of the current plane, (Y, X), not a copy."""
+        """Return what the layer of scribbles shows, (Y, X), not a copy."""
         assert self.current is not None
-        assert self.current.scribbles is not None
-        data = self.current.scribbles.data
-        return data[self.plane] if self.plane else data
+        return self.current.painted(self.plane)
 
     @property
     def is_painting(self) -> bool:
@@ -225,13 +284,10 @@ class Stage(QObject):
                     with self._strokes.silence():
                         layer.colormap = colours
 
-    def paint_labels(self, window: Window, block: Any) -> None:
+    def paint_result(self, piece: Piece) -> None:
         """Show a piece of the result on the current plane."""
-        stage = self.current
-        if stage is not None and stage.labels is not None:
-            if block.dtype.itemsize > stage.labels.data.dtype.itemsize:
-                stage.labels.data = stage.labels.data.astype(block.dtype)
-            paint_window(stage.labels, self.plane, window, block)
+        if self.current is not None:
+            self.current.paint_result(self.plane, piece)
 
     @on_gui
     def _painted(self, layer: Any, window: Window | None) -> None:
@@ -327,9 +383,25 @@ class Stage(QObject):
         plane = plane_of(self.current.image, self.viewer.dims.current_step)
         if plane != self.plane:
             self.plane = plane
-            if is_painted:
+            if is_painted and not self.shows_parts:
                 self.painted_early = (id(self.current.image), plane)
             self.plane_changed.emit()
+
+    @on_gui
+    def moved(self, _event: Any = None) -> None:
+        """What is seen may be another part of the image."""
+        if self.shows_parts:
+            self._is_at_rest = False
+            self._rest.start()
+            self.view_moved.emit()
+
+    @on_gui
+    def _rested(self) -> None:
+        if self.is_painting or not self._is_at_rest:
+            self._is_at_rest = True
+            self._rest.start()
+        elif self.shows_parts:
+            self.view_rested.emit()
 
     @on_gui
     def _refresh(self) -> None:

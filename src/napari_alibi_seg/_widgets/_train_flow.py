@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, QTimer
 
-from napari_alibi_seg._segmenter import Beat, Finished, HoldoutScore, Trained
+from napari_alibi_seg._segmenter import Beat, Finished, HoldoutScore, Trained, View
 from napari_alibi_seg._widgets._hooks import on_gui
 from napari_alibi_seg._widgets._jobs import Lane
 from napari_alibi_seg._widgets._pieces import Piece, iter_pieces
-from napari_alibi_seg._workspace import DockSettings, Note, OpenImage
+from napari_alibi_seg._workspace import Applied, DockSettings, Note, OpenImage
 
 if TYPE_CHECKING:
     from napari_alibi_seg._widgets._dock import Dock
@@ -39,6 +39,8 @@ class TrainFlow(QObject):
         self._score = Lane("score", self)
         self._seek = Lane("seek", self)
         self.lanes = (self._live, self._score, self._seek)
+        self._view: View | None = None  # of the last run
+        self._is_training = False
         self._notes: tuple[str, ...] = ()  # of this run, said again at its end
         self._debounce = QTimer(self)
         self._debounce.setSingleShot(True)
@@ -48,6 +50,8 @@ class TrainFlow(QObject):
         dock.features.extracted.connect(self._extracted)
         dock.scribbles.changed.connect(self.result_is_stale)
         dock.scribbles.shown.connect(self._update_if_ready)
+        dock.stage.view_moved.connect(self._leave)
+        dock.stage.view_rested.connect(self._follow)
         panel = dock.train_panel
         panel.update_wanted.connect(self.update)
         panel.score_wanted.connect(self._begin_score)
@@ -63,6 +67,7 @@ class TrainFlow(QObject):
     def stop(self) -> None:
         """Stop what shows results of the image on show."""
         self._debounce.stop()
+        self._view = None
         self.dock.result.forget_waiting()
         for lane in self.lanes:
             if lane.is_busy:
@@ -105,7 +110,9 @@ class TrainFlow(QObject):
             return
         if len(self.dock.session.painted_ids) < 2:
             panel.say("Paint a stroke of a second class to begin.")
-        elif self.dock.settings.needs_backbone and not image.is_extracted:
+        elif self.dock.settings.needs_backbone and not (
+            image.is_extracted or image.is_large
+        ):
             panel.say("Extract features (panel 2): training begins when they are done.")
         else:
             self.update()
@@ -120,7 +127,7 @@ class TrainFlow(QObject):
             self.dock.train_panel.say("Choose an image first.", is_error=True)
             return
         view = self.dock.stage.view()
-        self._run(image, lambda: session.iter_live(image, view))
+        self._run(image, lambda: session.iter_live(image, view), view)
 
     def show_classifier(self) -> None:
         """Apply a classifier that was loaded to the image on show."""
@@ -128,23 +135,60 @@ class TrainFlow(QObject):
         if image is None or not session.is_trained:
             return
         view = self.dock.stage.view()
-        self._run(image, lambda: session.iter_show(image, view))
+        self._run(image, lambda: session.iter_show(image, view), view)
 
-    def _run(self, image: OpenImage, make: Any) -> None:
+    @on_gui
+    def _leave(self) -> None:
+        """Segment no more of what was seen: it would only make the camera slow."""
+        if self._live.is_busy and not self._is_training:
+            self._live.stop()
+            self.dock.result.forget_waiting()
+            self._view = None
+
+    @on_gui
+    def _follow(self) -> None:
+        """Segment the part of the image that the camera has come to."""
+        view = self.dock.stage.view()
+        if view == self._view or not self.dock.settings.live:
+            return
+        if self._live.is_busy and self._is_training:
+            return  # it ends with what is seen then
+        if self.dock.image is not None:
+            self.show_classifier()
+
+    def _follow_if_away(self) -> None:
+        """Begin anew where the view moved while the classifier was being trained."""
+        stage = self.dock.stage
+        if stage.shows_parts and stage.view() != self._view:
+            stage.moved()
+
+    def _ended(self) -> None:
+        self.dock.train_panel.say(" ".join(("Up to date.", *self._notes)))
+        if self.dock.stage.shows_parts:
+            self._follow()
+
+    def _run(self, image: OpenImage, make: Any, view: View | None = None) -> None:
         panel = self.dock.train_panel
         probability_of = self.dock.result_panel.layers["probability"]
         panel.say("Training ...")
         self._notes = ()
-        self.dock.result.begin(probability_of)
+        self._view, self._is_training = view, True
+        self.dock.result.begin(probability_of, view)
+        is_enlarged = not self.dock.stage.shows_parts
         self._live.start(
-            lambda: iter_pieces(make(), image.shape, probability_of),
+            lambda: iter_pieces(
+                make(), image.shape, probability_of, is_enlarged=is_enlarged
+            ),
             on_event=self._show,
             on_error=lambda text, _: panel.say(text, is_error=True),
-            on_done=lambda: panel.say(" ".join(("Up to date.", *self._notes))),
+            on_done=self._ended,
         )
 
     @on_gui
     def _show(self, event: Any) -> None:
+        if isinstance(event, (Trained, Applied)):
+            self._is_training = False
+            self._follow_if_away()
         if isinstance(event, (Piece, Beat, Finished)):
             self.dock.result.show(event)
         elif isinstance(event, Trained):
@@ -177,9 +221,9 @@ class TrainFlow(QObject):
         if image is None or not session.is_trained:
             panel.say("Train first: paint strokes of two classes.", is_error=True)
             return
-
+        view = stage.view()
         self._seek.start(
-            lambda: session.iter_least_certain(image, _LEAST_CERTAIN_SIDE),
+            lambda: session.iter_least_certain(image, view, _LEAST_CERTAIN_SIDE),
             on_event=lambda at: stage.go_to(*at),
             on_error=lambda text, _: panel.say(text, is_error=True),
             on_done=lambda: panel.say("This is where the classifier knows least."),

@@ -4,15 +4,22 @@ No Qt and no napari: everything here can be tested, and survives, without them.
 """
 
 from napari_alibi_seg._workspace._batch import BatchRequest, command_line
-from napari_alibi_seg._workspace._blocks import ScribbleBlocks
+from napari_alibi_seg._workspace._blocks import Patch, ScribbleBlocks
 from napari_alibi_seg._workspace._class_csv import (
     parse_classes,
     read_classes,
     write_classes,
 )
 from napari_alibi_seg._workspace._classes import MAX_CLASS_ID, ClassEntry, ClassTable
-from napari_alibi_seg._workspace._events import Extracted, LoadedFile, Note, Opened
-from napari_alibi_seg._workspace._images import OpenImage, excluded_mask
+from napari_alibi_seg._workspace._events import (
+    Applied,
+    Exported,
+    Extracted,
+    LoadedFile,
+    Note,
+    Opened,
+)
+from napari_alibi_seg._workspace._images import OpenImage, excluded_mask, is_large
 from napari_alibi_seg._workspace._look_cells import MAX_COMPONENTS
 from napari_alibi_seg._workspace._look_results import ClusterLook, Look
 from napari_alibi_seg._workspace._looks import Looks
@@ -42,12 +49,14 @@ from napari_alibi_seg._workspace._state import ExcludedArea, ProjectState
 __all__ = [
     "MAX_CLASS_ID",
     "MAX_COMPONENTS",
+    "Applied",
     "BatchRequest",
     "ClassEntry",
     "ClassTable",
     "ClusterLook",
     "DockSettings",
     "ExcludedArea",
+    "Exported",
     "Extracted",
     "FoundProject",
     "Generation",
@@ -58,6 +67,7 @@ __all__ = [
     "Note",
     "OpenImage",
     "Opened",
+    "Patch",
     "Project",
     "ProjectState",
     "ScribbleBlocks",
@@ -68,6 +78,7 @@ __all__ = [
     "find_pixels",
     "find_project",
     "import_mask",
+    "is_large",
     "painted_pixels",
     "parse_classes",
     "project_folder",

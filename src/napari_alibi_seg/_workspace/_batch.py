@@ -31,7 +31,7 @@ class BatchRequest:
         Image files and folders, at least one.
     out : Path
         Folder for the outputs.
-    probabilities, uncertainty, overwrite, plane
+    probabilities, uncertainty, overwrite, plane, all_planes, z_smooth, format
         See `BatchOptions`.
     recursive : bool
         Search folders within folders.
@@ -59,6 +59,9 @@ class BatchRequest:
     recursive: bool = False
     overwrite: bool = False
     plane: int | None = None
+    all_planes: bool = False
+    z_smooth: float = 0.0
+    format: str = "tiff"
     backbone: str | None = None
     store: Path | None = None
     device: str = "auto"
@@ -71,6 +74,9 @@ class BatchRequest:
             uncertainty=self.uncertainty,
             overwrite=self.overwrite,
             plane=self.plane,
+            all_planes=self.all_planes,
+            z_smooth=self.z_smooth,
+            format=self.format,
         )
 
     def store_folder(self) -> Path:
@@ -96,6 +102,12 @@ class BatchRequest:
             out += [f"--{flag}"] if getattr(self, flag) else []
         if self.plane is not None:
             out += ["--plane", str(self.plane)]
+        if self.all_planes:
+            out += ["--all-planes"]
+        if self.z_smooth:
+            out += ["--z-smooth", repr(self.z_smooth)]
+        if self.format != "tiff":
+            out += ["--format", self.format]
         if self.backbone is not None:
             # a name of the registry stays one
             is_file = Path(self.backbone).is_file()

@@ -24,8 +24,9 @@ from safetensors.numpy import load, save
 
 from napari_alibi_seg._base import AnnotationError, StoreError, Window
 from napari_alibi_seg._workspace._painting import check_ids, clipped
+from napari_alibi_seg.data import Annotations
 
-__all__ = ["BLOCK_PX", "ScribbleBlocks"]
+__all__ = ["BLOCK_PX", "Patch", "ScribbleBlocks"]
 
 BLOCK_PX = 256
 _FORMAT = "alibi-seg-scribbles"
@@ -60,6 +61,25 @@ class _Block:
         if raw is not None:
             return raw
         return _unpacked(self.packed, self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """What one stroke made of the blocks it touched; its halves are shared, not copied.
+
+    Attributes
+    ----------
+    before, after : mapping
+        The blocks by position, None where nothing is painted.
+    """
+
+    before: Mapping[_Key, _Block | None]
+    after: Mapping[_Key, _Block | None]
+
+    @property
+    def reverse(self) -> Patch:
+        """What takes the stroke back."""
+        return Patch(self.after, self.before)
 
 
 @dataclass(eq=False)
@@ -132,6 +152,159 @@ class ScribbleBlocks:
                     self._blocks[key] = block
         return is_changed
 
+    def read(self, window: Window, step: int = 1) -> npt.NDArray[Any]:
+        """Return what is painted in a window, every `step` pixels a side as one sample.
+
+        Parameters
+        ----------
+        window : Window
+            Begins at multiples of `step`; may exceed the plane, where nothing is.
+        step : int
+            A power of two up to 256.
+
+        Returns
+        -------
+        (h, w) array of uint8 or uint16
+            The highest id among the pixels of a sample, so that thin strokes stay
+            visible.
+
+        Examples
+        --------
+        >>> blocks = ScribbleBlocks((600, 600))
+        >>> _ = blocks.paint(0, 8, 4, np.full((1, 2), 3), np.array([[True, False]]))
+        >>> blocks.read(Window(0, 8, 0, 16), 4).tolist()
+        [[0, 0, 3, 0], [0, 0, 0, 0]]
+        """
+        largest = max(self.counts(), default=0)
+        out = np.zeros(_samples(window, step), np.uint8 if largest < 256 else np.uint16)
+        for key in self._keys_in(window):
+            at = _window(key, self.shape)
+            part = _overlap(at, window)
+            rows, cols = (
+                slice((a - b) // step, -(-(c - b) // step))
+                for a, b, c in (
+                    (part.y0, window.y0, part.y1),
+                    (part.x0, window.x0, part.x1),
+                )
+            )
+            own = self._blocks[key].pixels()[
+                part.y0 - at.y0 : part.y1 - at.y0, part.x0 - at.x0 : part.x1 - at.x0
+            ]
+            out[rows, cols] = _highest(own, step)
+        return out
+
+    def paint(self, y0: int, x0: int, step: int, ids: Any, changed: Any) -> Patch:
+        """Paint samples, each of `step` pixels a side.
+
+        Parameters
+        ----------
+        y0, x0 : int
+            First pixel of the first sample, multiples of `step`.
+        step : int
+            A power of two up to 256.
+        ids : (h, w) array of int
+            Id of each sample, 0 to erase.
+        changed : (h, w) array of bool
+            Which samples are painted; the pixels of the others stay as they are.
+
+        Returns
+        -------
+        Patch
+            For `apply`, reversed, to take it back. Without blocks if nothing changed.
+        """
+        rows, cols = np.flatnonzero(changed.any(1)), np.flatnonzero(changed.any(0))
+        if not rows.size:
+            return Patch({}, {})
+        around = Window(
+            y0 + int(rows[0]) * step,
+            y0 + (int(rows[-1]) + 1) * step,
+            x0 + int(cols[0]) * step,
+            x0 + (int(cols[-1]) + 1) * step,
+        )
+        after: dict[_Key, _Block | None] = {}
+        for part in self._parts(clipped(around, self.shape)):
+            spot = _overlap(part, around)
+            samples = (
+                slice((spot.y0 - y0) // step, -(-(spot.y1 - y0) // step)),
+                slice((spot.x0 - x0) // step, -(-(spot.x1 - x0) // step)),
+            )
+            if changed[samples].any():
+                key = (part.y0 // BLOCK_PX, part.x0 // BLOCK_PX)
+                inside = (
+                    slice(spot.y0 - part.y0, spot.y1 - part.y0),
+                    slice(spot.x0 - part.x0, spot.x1 - part.x0),
+                )
+                after[key] = self._painted(
+                    key,
+                    inside,
+                    _enlarged(ids[samples], step, spot.shape),
+                    _enlarged(changed[samples], step, spot.shape),
+                )
+        after = {k: b for k, b in after.items() if not _same(self._blocks.get(k), b)}
+        patch = Patch({k: self._blocks.get(k) for k in after}, after)
+        self.apply(patch)
+        return patch
+
+    def _painted(
+        self, key: _Key, inside: tuple[slice, slice], ids: Any, changed: Any
+    ) -> _Block | None:
+        """Return what becomes of a block where some of its pixels change."""
+        there, shape = self._blocks.get(key), _window(key, self.shape).shape
+        raw = np.zeros(shape, "<u2") if there is None else there.pixels().copy()
+        np.copyto(raw[inside], ids, where=changed, casting="unsafe")
+        return _Block(_counts(raw), shape, raw) if raw.any() else None
+
+    def apply(self, patch: Patch) -> None:
+        """Put the blocks of a patch in place."""
+        for key, block in patch.after.items():
+            if block is None:
+                self._blocks.pop(key, None)
+            else:
+                self._blocks[key] = block
+
+    def remap(self, mapping: Mapping[int, int]) -> Patch:
+        """Replace ids by others, all at once; 0 erases."""
+        after: dict[_Key, _Block | None] = {}
+        for key, block in self._blocks.items():
+            if not block.counts.keys().isdisjoint(mapping):
+                before = block.pixels()
+                raw = before.copy()
+                for old, new in mapping.items():
+                    raw[before == old] = new
+                is_there = raw.any()
+                after[key] = (
+                    _Block(_counts(raw), block.shape, raw) if is_there else None
+                )
+        patch = Patch({k: self._blocks.get(k) for k in after}, after)
+        self.apply(patch)
+        return patch
+
+    def annotations(self) -> Annotations:
+        """Return the painted pixels in reading order, without an array of the plane.
+
+        Examples
+        --------
+        >>> blocks = ScribbleBlocks((600, 600))
+        >>> _ = blocks.paint(255, 255, 1, np.array([[4, 5]]), np.ones((1, 2), bool))
+        >>> found = blocks.annotations()
+        >>> found.rows.tolist(), found.cols.tolist(), found.ids.tolist()
+        ([255, 255], [255, 256], [4, 5])
+        """
+        flats, ids = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+        for key, block in self._blocks.items():
+            at, raw = _window(key, self.shape), block.pixels()
+            rows, cols = np.nonzero(raw)
+            flats.append((rows + at.y0) * self.shape[1] + (cols + at.x0))
+            ids.append(raw[rows, cols].astype(np.int64))
+        flat = np.concatenate(flats)
+        order = np.argsort(flat)
+        rows, cols = np.divmod(flat[order], self.shape[1])
+        return Annotations(rows, cols, np.concatenate(ids)[order])
+
+    def __getitem__(self, key: tuple[slice, slice]) -> npt.NDArray[Any]:
+        """Return a part of the plane, so that blocks can be given as labels."""
+        return self.read(Window(key[0].start, key[0].stop, key[1].start, key[1].stop))
+
     def counts(self) -> dict[int, int]:
         """Return the painted pixels of every id, ascending."""
         total: Counter[int] = Counter()
@@ -159,6 +332,10 @@ class ScribbleBlocks:
         for key, block in self._blocks.items():
             labels[_window(key, self.shape).slices] = block.pixels()
         return labels
+
+    def as_patch(self) -> Patch:
+        """Return what painted all of it on nothing."""
+        return Patch(dict.fromkeys(self._blocks), dict(self._blocks))
 
     def copy(self) -> ScribbleBlocks:
         """Return a copy that later updates do not change; pixels are shared."""
@@ -226,6 +403,16 @@ class ScribbleBlocks:
                 f"damaged or of another kind ({reason})."
             ) from err
 
+    def _keys_in(self, window: Window) -> list[_Key]:
+        """Return the painted blocks that meet a window."""
+        if len(self._blocks) * BLOCK_PX**2 < window.shape[0] * window.shape[1]:
+            keys = [*self._blocks]
+        else:
+            parts = self._parts(clipped(window, self.shape))
+            keys = [(p.y0 // BLOCK_PX, p.x0 // BLOCK_PX) for p in parts]
+        meets = (k for k in keys if k in self._blocks)
+        return [k for k in meets if min(_sides(k, self.shape, window)) > 0]
+
     def _parts(self, window: Window) -> Iterator[Window]:
         """Yield whole blocks that meet a window."""
         if 0 in window.shape:
@@ -238,6 +425,41 @@ class ScribbleBlocks:
 def _window(key: _Key, shape: tuple[int, int]) -> Window:
     y, x = key[0] * BLOCK_PX, key[1] * BLOCK_PX
     return Window(y, min(y + BLOCK_PX, shape[0]), x, min(x + BLOCK_PX, shape[1]))
+
+
+def _overlap(one: Window, other: Window) -> Window:
+    """Return what two windows share; of negative size if that is nothing."""
+    return Window(
+        max(one.y0, other.y0),
+        min(one.y1, other.y1),
+        max(one.x0, other.x0),
+        min(one.x1, other.x1),
+    )
+
+
+def _sides(key: _Key, shape: tuple[int, int], window: Window) -> tuple[int, int]:
+    part = _overlap(_window(key, shape), window)
+    return part.y1 - part.y0, part.x1 - part.x0
+
+
+def _samples(window: Window, step: int) -> tuple[int, int]:
+    height, width = window.shape
+    return -(-height // step), -(-width // step)
+
+
+def _highest(ids: npt.NDArray[Any], step: int) -> npt.NDArray[Any]:
+    """Return the highest id of every `step` pixels a side; the last may be cut."""
+    if step == 1:
+        return ids
+    rows = np.maximum.reduceat(ids, np.arange(0, ids.shape[0], step), axis=0)
+    return np.maximum.reduceat(rows, np.arange(0, ids.shape[1], step), axis=1)
+
+
+def _enlarged(samples: Any, step: int, shape: tuple[int, int]) -> Any:
+    """Repeat samples to the pixels they stand for, cut to a shape."""
+    if step > 1:
+        samples = samples.repeat(step, axis=0).repeat(step, axis=1)
+    return samples[: shape[0], : shape[1]]
 
 
 def _block(labels: Any, window: Window) -> _Block | None:

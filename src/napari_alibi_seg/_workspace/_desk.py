@@ -18,6 +18,7 @@ from napari_alibi_seg._segmenter import Embedding, Segmenter
 from napari_alibi_seg._workspace._classes import ClassTable
 from napari_alibi_seg._workspace._images import OpenImage
 from napari_alibi_seg._workspace._requests import DockSettings, segmenter_arguments
+from napari_alibi_seg.features import located_spec
 
 __all__ = ["Desk"]
 
@@ -67,8 +68,8 @@ class Desk:
                     store=self.store if name else None,
                 )
                 self._segmenter.choice = f"{features.kind}, as chosen in the dock"
-                if name is not None and Path(name).is_file():
-                    self._segmenter.weights_hint = str(Path(name).resolve())
+                if name is not None:
+                    self._segmenter.weights_hint = located_spec(name)
                 self._recipe = recipe
                 for image in [*self.images.values()]:
                     image.embedding = None

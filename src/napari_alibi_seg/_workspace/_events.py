@@ -7,13 +7,14 @@ are the segmenter's own events.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from napari_alibi_seg._base import Window
 from napari_alibi_seg._segmenter import ClassInfo
 from napari_alibi_seg._workspace._places import FoundProject
 from napari_alibi_seg._workspace._requests import DockSettings
 
-__all__ = ["Applied", "Extracted", "LoadedFile", "Note", "Opened"]
+__all__ = ["Applied", "Exported", "Extracted", "LoadedFile", "Note", "Opened"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,22 @@ class Extracted:
     total: int
     seconds_left: float | None
     was_stored: bool = False
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A result is written, of all of an image.
+
+    Attributes
+    ----------
+    path : Path
+        The file or folder.
+    counts : dict of int to int
+        Pixels by id, of those that are not left out; empty if no labels were written.
+    """
+
+    path: Path
+    counts: dict[int, int]
 
 
 @dataclass(frozen=True)

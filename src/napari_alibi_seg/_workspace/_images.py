@@ -1,7 +1,7 @@
 """One image of the dock: its pixels, its project, its features, what is left out.
 
 An `OpenImage` is one plane of one layer. What is slow about it (hash, project, tokens)
-is done by `Session`, in a worker.
+is done by `Session`, in a worker. Only this module decides which images are large.
 """
 
 from __future__ import annotations
@@ -16,15 +16,33 @@ from PIL import Image, ImageDraw
 
 from napari_alibi_seg._base import PixelSize, Window
 from napari_alibi_seg._segmenter import Embedding
+from napari_alibi_seg._workspace._blocks import ScribbleBlocks
 from napari_alibi_seg._workspace._places import ImageIdentity
 from napari_alibi_seg._workspace._planes import Plane
 from napari_alibi_seg._workspace._project import Project
 from napari_alibi_seg._workspace._state import ExcludedArea
-from napari_alibi_seg.data import ImageSource
+from napari_alibi_seg.data import Annotations, ImageSource
 
-__all__ = ["Mask", "OpenImage", "excluded_mask"]
+__all__ = ["Mask", "OpenImage", "excluded_mask", "is_large"]
 
 Mask = npt.NDArray[np.bool_]
+
+# Longer sides do not fit a texture of OpenGL: napari would shrink what it shows.
+_MAX_SIDE = 16_384
+# A dock holds several layers of an image's size, and sends them to the screen.
+_MAX_PIXELS = 64_000_000
+
+
+def is_large(shape: tuple[int, ...]) -> bool:
+    """Return whether an image, (Y, X), is shown and segmented in parts only.
+
+    Examples
+    --------
+    >>> is_large((8_000, 8_000)), is_large((8_001, 8_000)), is_large((10, 20_000))
+    (False, True, True)
+    """
+    height, width = shape
+    return max(height, width) > _MAX_SIDE or height * width > _MAX_PIXELS
 
 
 @dataclass(eq=False)
@@ -51,7 +69,7 @@ class OpenImage:
         Parts left out.
     first : ImageSource or None
         The first plane of the stack, by which it is known; None for single pictures.
-    pending : (Y, X) array of int or None
+    pending : (Y, X) array of int, ScribbleBlocks or None
         What was painted before there was a project to keep it in.
     is_dropped : bool
         Whether nobody works on it any more.
@@ -70,7 +88,7 @@ class OpenImage:
     embedding: Embedding | None = None
     excluded: tuple[ExcludedArea, ...] = ()
     first: ImageSource | None = None
-    pending: npt.NDArray[Any] | None = None
+    pending: npt.NDArray[Any] | ScribbleBlocks | None = None
     is_dropped: bool = False
     layer: Hashable = None
     typed_size: PixelSize | None = None
@@ -118,18 +136,26 @@ class OpenImage:
             self.typed_size = typed
             self.source = replace(self.source, pixel_size=typed)
 
-    def strokes(self) -> npt.NDArray[Any]:
-        """Return what to learn from, (Y, X): strokes where nothing is left out."""
+    @property
+    def is_large(self) -> bool:
+        """Whether it is shown and segmented in parts; see `is_large`."""
+        return is_large(self.shape)
+
+    def strokes(self) -> Annotations:
+        """Return what to learn from: strokes where nothing is left out."""
         if self.project is None:
-            return np.zeros(self.shape, np.uint8)
-        painted = self.project.load_scribbles(self.plane)
-        mask = self.mask()
-        if mask is not None:
-            painted[mask] = 0
-        return painted
+            return ScribbleBlocks(self.shape).annotations()
+        found = self.project.scribbles(self.plane).annotations()
+        if not self.excluded:
+            return found
+        kept = ~self._left_out_at(found.rows, found.cols)
+        return Annotations(found.rows[kept], found.cols[kept], found.ids[kept])
 
     def mask(self) -> Mask | None:
-        """Return where pixels are left out, (Y, X), or None if none are."""
+        """Return where pixels are left out, (Y, X), or None if none are.
+
+        Not to be asked of a large image: it is as large.
+        """
         if self._mask is None or self._mask[0] is not self.excluded:
             self._mask = (self.excluded, excluded_mask(self.excluded, self.shape))
         return self._mask[1]
@@ -139,8 +165,7 @@ class OpenImage:
 
         Sample (i, j) of a window stands for the pixel in the middle of its block.
         """
-        mask = self.mask()
-        if mask is None:
+        if not self.excluded:
             return None
         rows, cols = (
             np.minimum(np.arange(a, b, step) + step // 2, n - 1)
@@ -149,8 +174,16 @@ class OpenImage:
                 (window.x0, window.x1, self.shape[1]),
             )
         )
-        found = mask[np.ix_(rows, cols)]
+        found = self._left_out_at(rows[:, None], cols[None])
         return found if found.any() else None
+
+    def _left_out_at(self, rows: Any, cols: Any) -> Mask:
+        if self.is_large:
+            return _inside(self.excluded, rows, cols)
+        mask = self.mask()
+        if mask is None:
+            return np.zeros(np.broadcast_shapes(rows.shape, cols.shape), bool)
+        return mask[rows, cols]
 
 
 def excluded_mask(areas: Sequence[ExcludedArea], shape: tuple[int, int]) -> Mask | None:
@@ -183,3 +216,28 @@ def excluded_mask(areas: Sequence[ExcludedArea], shape: tuple[int, int]) -> Mask
 def _first(edge: float) -> int:
     """Return the first pixel whose centre lies beyond an edge between pixels."""
     return max(0, int(np.ceil(edge - 1e-9)))
+
+
+def _inside(areas: Sequence[ExcludedArea], rows: Any, cols: Any) -> Mask:
+    """Return which pixels have their centre in an area, for rows and columns of them.
+
+    Examples
+    --------
+    >>> area = ExcludedArea(kind="polygon", corners=((0, 0), (0, 4), (4, 0)))
+    >>> _inside([area], np.array([[1], [3]]), np.array([[1, 2, 3]])).astype(
+    ...     int
+    ... ).tolist()
+    [[1, 1, 0], [0, 0, 0]]
+    """
+    out = np.zeros(np.broadcast_shapes(rows.shape, cols.shape), bool)
+    for area in areas:
+        inside = np.zeros_like(out)
+        corners = np.array(area.corners, float)
+        # pixel centres have whole coordinates; a ray crosses the outline an odd number
+        # of times if it begins inside
+        for (y0, x0), (y1, x1) in zip(corners, np.roll(corners, -1, 0), strict=True):
+            if y0 != y1:
+                spans = (rows >= min(y0, y1)) & (rows < max(y0, y1))
+                inside ^= spans & (cols < x0 + (rows - y0) * ((x1 - x0) / (y1 - y0)))
+        out |= inside
+    return out

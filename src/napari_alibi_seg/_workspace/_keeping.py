@@ -210,15 +210,8 @@ class ProjectJobs(Desk):
 
     def remap(self, image: OpenImage, plane: Plane, mapping: dict[int, int]) -> None:
         """Repaint the pixels of classes that are gone, in what is kept of a plane."""
-        project = image.project
-        where = None if project is None else project.window_of(plane, tuple(mapping))
-        if project is None or where is None:
-            return
-        painted = project.load_scribbles(plane)
-        before = painted.copy()
-        for old, new in mapping.items():
-            painted[before == old] = new
-        project.update_scribbles(plane, painted, where)
+        if image.project is not None:
+            image.project.remap(plane, mapping)
 
     def iter_save(self) -> Iterator[Any]:
         """Write what changed of all projects.

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_alibi_seg._base import OutputError, Window
-from napari_alibi_seg._workspace._blocks import ScribbleBlocks
+from napari_alibi_seg._workspace._blocks import Patch, ScribbleBlocks
 from napari_alibi_seg._workspace._files import (
     FolderLock,
     Stamp,
@@ -49,6 +49,7 @@ from napari_alibi_seg._workspace._reading import (
 from napari_alibi_seg._workspace._state import ProjectState, to_json
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import TracebackType
     from typing import Self
 
@@ -301,6 +302,49 @@ class Project:
             if self._of(key).update(labels, changed):
                 self._dirty.add(key)
             return key in self._dirty
+
+    def scribbles(self, plane: Plane) -> ScribbleBlocks:
+        """Return what is painted on a plane, without an array of its size.
+
+        Later strokes do not change it.
+        """
+        with self._lock:
+            return self._of(plane_key(plane)).copy()
+
+    def paint(
+        self, plane: Plane, at: tuple[int, int, int], ids: Any, changed: Any
+    ) -> Patch:
+        """Take over samples that were painted, in memory; see `ScribbleBlocks.paint`.
+
+        Parameters
+        ----------
+        plane : int, tuple of int or None
+            Which.
+        at : tuple of int
+            First row and column, and pixels a sample.
+        ids, changed : (h, w) arrays
+            Id of each sample, and whether it is painted.
+        """
+        key = plane_key(plane)
+        with self._lock:
+            patch = self._of(key).paint(*at, ids, changed)
+            if patch.after:
+                self._dirty.add(key)
+            return patch
+
+    def apply(self, plane: Plane, patch: Patch) -> None:
+        """Put the blocks of a patch in place, as to take a stroke back."""
+        key = plane_key(plane)
+        with self._lock:
+            self._of(key).apply(patch)
+            self._dirty.add(key)
+
+    def remap(self, plane: Plane, mapping: Mapping[int, int]) -> None:
+        """Repaint all pixels of some ids."""
+        key = plane_key(plane)
+        with self._lock:
+            if self._of(key).remap(mapping).after:
+                self._dirty.add(key)
 
     def save_scribbles(
         self, plane: Plane, labels: Any, changed: Window | None = None

@@ -22,8 +22,10 @@ from napari_alibi_seg._segmenter import (
     Segmenter,
     Tile,
     View,
+    Visible,
     iter_holdout,
     iter_live,
+    iter_visible,
     iter_warm_up,
     least_certain,
 )
@@ -31,6 +33,7 @@ from napari_alibi_seg._workspace._desk import Desk
 from napari_alibi_seg._workspace._events import Applied, Extracted, Note
 from napari_alibi_seg._workspace._images import OpenImage
 from napari_alibi_seg._workspace._masking import masked
+from napari_alibi_seg.data import Annotations
 
 __all__ = ["TrainingJobs"]
 
@@ -71,14 +74,17 @@ class TrainingJobs(Desk):
             if not image.painted:
                 continue
             self._embedding(segmenter, image)
-            if image.is_extracted:
+            if image.is_extracted or image.is_large:  # of these, what is painted
                 used.append(image)
             else:
                 waiting.append(image.name)
         return used, waiting
 
     def iter_live(self, shown: OpenImage, view: View) -> Iterator[LiveEvent | Note]:
-        """Train on everything painted and segment the shown image; see `iter_live`."""
+        """Train on everything painted and segment the shown image; see `iter_live`.
+
+        Of a large image what is in view.
+        """
         segmenter = self._current(self.settings, self.painted_ids)
         used, waiting = self._training_images(segmenter, shown)
         if waiting:
@@ -97,7 +103,7 @@ class TrainingJobs(Desk):
             )
         embedding = self._embedding(segmenter, shown)
         strokes = [i.strokes() for i in used]
-        learnt = _ids_in(used, strokes)
+        learnt = _ids_in(strokes)
         # weights of other classes would be refused
         segmenter = self._current(self.settings, tuple(sorted(learnt)))
         hidden = sorted({i for image in used for i in image.painted} - learnt)
@@ -113,17 +119,21 @@ class TrainingJobs(Desk):
             view=view,
             shown=embedding,
             class_names={i: n for i, n in self.classes.names.items() if i in learnt},
+            is_whole=not shown.is_large,
         )
         yield from masked(run, shown)
 
     def iter_show(self, shown: OpenImage, view: View) -> Iterator[LiveEvent | Applied]:
-        """Apply a classifier that is there already to an image."""
+        """Apply a classifier that is there already: to all of an image, or the view."""
         segmenter = self._segmenter
         if segmenter is None or segmenter.classifier is None:
             raise SettingsError("There is no classifier yet. Train or load one.")
         embedding = self._embedding(segmenter, shown)
         ids = tuple(int(i) for i in segmenter.classifier.class_ids)
         yield Applied(ids)
+        if shown.is_large:
+            yield from masked(iter_visible(segmenter, embedding, view=view), shown, ids)
+            return
         tiles = segmenter.iter_predict(embedding, focus=view.focus)
         with closing(tiles):  # type: ignore[type-var]
             yield from masked((Tile(t) for t in tiles), shown, ids)
@@ -137,7 +147,7 @@ class TrainingJobs(Desk):
                 "Nothing can be scored yet: paint at least two strokes of two classes."
             )
         strokes = [i.strokes() for i in used]
-        segmenter = self._current(self.settings, tuple(sorted(_ids_in(used, strokes))))
+        segmenter = self._current(self.settings, tuple(sorted(_ids_in(strokes))))
         yield from iter_holdout(
             segmenter,
             [i.embedding for i in used if i.embedding is not None],
@@ -146,50 +156,79 @@ class TrainingJobs(Desk):
         )
 
     def iter_least_certain(
-        self, image: OpenImage, side: int = 1024
+        self, image: OpenImage, view: View, side: int = 1024
     ) -> Iterator[tuple[float, float]]:
         """Yield the pixel (row, column) in the least certain neighbourhood.
 
         The classifier is asked at no more than about `side` x `side` pixels, whatever
-        is shown, so that every part of the image has its chance.
+        is shown, so that every part of the image has its chance. Of a large image only
+        the view is looked at.
         """
         segmenter = self._segmenter
         if segmenter is None or segmenter.classifier is None:
             raise SettingsError("There is no classifier yet. Train or load one.")
         embedding = self._embedding(segmenter, image)
-        step = max(1, -(-max(image.shape) // side))
-        h, w = (-(-n // step) for n in image.shape)
-        uncertainty = np.zeros((h, w), np.float32)
-        for tile in segmenter.iter_predict(embedding, order="reading"):
-            at = tile.window
-            rows, cols = (
-                np.arange(-(-a // step), -(-b // step))
-                for a, b in ((at.y0, at.y1), (at.x0, at.x1))
-            )
-            picked = tile.uncertainty_yx[
-                np.ix_(rows * step - at.y0, cols * step - at.x0)
-            ]
-            uncertainty[np.ix_(rows, cols)] = picked
-        left_out = image.left_out(Window(0, image.shape[0], 0, image.shape[1]), step)
+        if image.is_large:
+            asked = view.within(image.shape)
+            if asked is None:
+                raise SettingsError(
+                    "Nothing of the image is in view. Move the view onto it."
+                )
+            uncertainty = _seen_uncertainty(segmenter, embedding, asked)
+        else:
+            step = max(1, -(-max(image.shape) // side))
+            asked = View(Window(0, image.shape[0], 0, image.shape[1]), step)
+            uncertainty = _whole_uncertainty(segmenter, embedding, asked)
+        step, window = asked.step, asked.window
+        left_out = image.left_out(window, step)
         if left_out is not None:
             uncertainty[left_out] = 0
-        painted = np.zeros(image.shape, np.uint8)
+        painted = np.zeros(asked.samples, bool)
         if image.project is not None:
-            painted = image.project.load_scribbles(image.plane)
-        coarse = _any_in_blocks(painted > 0, step, (h, w))
-        row, col = least_certain(uncertainty, coarse, radius=max(2, 24 // step))
-        yield (row * step + step / 2, col * step + step / 2)
+            found = image.project.scribbles(image.plane).annotations()
+            rows, cols = (
+                (found.rows - window.y0) // step,
+                (found.cols - window.x0) // step,
+            )
+            is_seen = (rows >= 0) & (rows < painted.shape[0])
+            is_seen &= (cols >= 0) & (cols < painted.shape[1])
+            painted[rows[is_seen], cols[is_seen]] = True
+        row, col = least_certain(uncertainty, painted, radius=max(2, 24 // step))
+        yield (
+            window.y0 + row * step + step / 2,
+            window.x0 + col * step + step / 2,
+        )
 
 
-def _ids_in(images: list[OpenImage], strokes: list[Any]) -> set[int]:
+def _seen_uncertainty(segmenter: Segmenter, embedding: Embedding, view: View) -> Any:
+    """Return the uncertainty of the samples of a view."""
+    out = np.zeros(view.samples, np.float32)
+    for event in iter_visible(segmenter, embedding, view=view):
+        if isinstance(event, Visible):
+            row = (event.window.y0 - view.window.y0) // view.step
+            col = (event.window.x0 - view.window.x0) // view.step
+            height, width = event.uncertainty_yx.shape
+            out[row : row + height, col : col + width] = event.uncertainty_yx
+    return out
+
+
+def _whole_uncertainty(segmenter: Segmenter, embedding: Embedding, view: View) -> Any:
+    """Return the uncertainty of every n-th pixel, from the top left one on."""
+    out, step = np.zeros(view.samples, np.float32), view.step
+    for tile in segmenter.iter_predict(embedding, order="reading"):
+        at = tile.window
+        rows, cols = (
+            np.arange(-(-a // step), -(-b // step))
+            for a, b in ((at.y0, at.y1), (at.x0, at.x1))
+        )
+        picked = tile.uncertainty_yx[np.ix_(rows * step - at.y0, cols * step - at.x0)]
+        out[np.ix_(rows, cols)] = picked
+    return out
+
+
+def _ids_in(strokes: list[Annotations]) -> set[int]:
     """Return the classes that there are strokes of, outside what is left out."""
-    ids: set[int] = set()
-    for image, labels in zip(images, strokes, strict=True):
-        if image.mask() is None:
-            ids |= set(image.painted)
-        else:
-            ids |= set(np.flatnonzero(np.bincount(labels.ravel())).tolist())
-    return ids
+    return {i for found in strokes for i in found.class_ids}
 
 
 def _tiles_from(embedding: Embedding, view: View | None) -> list[int] | None:
@@ -204,13 +243,3 @@ def _tiles_from(embedding: Embedding, view: View | None) -> list[int] | None:
         )
         middles.append((at[0] - view.focus[0]) ** 2 + (at[1] - view.focus[1]) ** 2)
     return [int(i) for i in np.argsort(middles, kind="stable")]
-
-
-def _any_in_blocks(mask: Any, step: int, shape: tuple[int, int]) -> Any:
-    """Return whether any pixel of each block of `step` is true."""
-    padded = np.zeros((shape[0] * step, shape[1] * step), bool)
-    padded[: mask.shape[0], : mask.shape[1]] = mask[
-        : padded.shape[0], : padded.shape[1]
-    ]
-    blocks = padded.reshape(shape[0], step, shape[1], step)
-    return blocks.any(axis=(1, 3))
