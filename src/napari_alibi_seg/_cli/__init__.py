@@ -21,6 +21,7 @@ _COMMANDS = {
     "train": "learn a classifier from scribbles",
     "apply": "segment files or folders with a classifier",
     "evaluate": "score segmentations against ground truth",
+    "bias": "measure how much position is in a backbone's features of your images",
     "models": "list backbones, see and fetch their weights",
     "distill": "train a backbone: retrofit ALiBi to a ViT, or a small student",
     "denoiser": "train a denoiser of position for a backbone (DVT)",

@@ -1,8 +1,8 @@
 """The figure of `alibi-seg demo`: what went in, what the features see, what came out.
 
-Only this module knows matplotlib, and imports it when a figure is drawn. It uses the
-Agg canvas directly, so neither a display nor the user's backend or style has a say,
-and equal panels give equal bytes.
+Matplotlib is imported when a figure is drawn. It uses the Agg canvas directly, so
+neither a display nor the user's backend or style has a say, and equal panels give equal
+bytes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from napari_alibi_seg._cli._views import FeatureViews
     from napari_alibi_seg._segmenter import ClassInfo
 
-__all__ = ["Panels", "bar_length", "draw_figure", "paint"]
+__all__ = ["Panels", "bar_length", "draw_figure", "paint", "quiet_matplotlib"]
 
 # Inches; together they fix the layout whatever the size of the image.
 _SIDE, _GAP, _MARGIN, _TITLE, _FOOT = 3.3, 0.14, 0.12, 0.3, 0.34
@@ -86,7 +86,7 @@ def draw_figure(panels: Panels) -> bytes:
     -------
     bytes
     """
-    with _matplotlib():
+    with quiet_matplotlib():
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
@@ -105,7 +105,7 @@ def draw_figure(panels: Panels) -> bytes:
 
 
 @contextmanager
-def _matplotlib() -> Iterator[None]:
+def quiet_matplotlib() -> Iterator[None]:
     """Keep the user's backend and style out, and leave them as they were."""
     # importing matplotlib fails for a backend it does not know, wanted or not
     backend = os.environ.pop("MPLBACKEND", None)

@@ -3,6 +3,7 @@
 Features come in as arrays of tokens, whatever made them.
 """
 
+from napari_alibi_seg.analysis._crops import FEW_CROPS, Crops, draw_crops
 from napari_alibi_seg.analysis._damage import (
     SideScores,
     segmentation_damage,
@@ -44,6 +45,13 @@ from napari_alibi_seg.analysis._probe import (
     transfer_probe,
 )
 from napari_alibi_seg.analysis._ramps import RAMPS, ramp
+from napari_alibi_seg.analysis._report import (
+    PositionPictures,
+    PositionReport,
+    PositionStep,
+    iter_position_report,
+    position_report,
+)
 from napari_alibi_seg.analysis._space import FeatureSpace, feature_space
 from napari_alibi_seg.analysis._table import (
     CHANNEL_R2,
@@ -63,6 +71,7 @@ from napari_alibi_seg.analysis._views import (
 
 __all__ = [
     "CHANNEL_R2",
+    "FEW_CROPS",
     "MAX_CLUSTERS",
     "MIN_CLUSTERS",
     "MOVES",
@@ -70,12 +79,16 @@ __all__ = [
     "ArtefactScore",
     "ClusterInformation",
     "ClusterMap",
+    "Crops",
     "DistanceCurve",
     "FeatureSpace",
     "Fingerprint",
     "Floor",
     "FrameControl",
     "LengthRow",
+    "PositionPictures",
+    "PositionReport",
+    "PositionStep",
     "ProbeResult",
     "ProbeRow",
     "ProbeTable",
@@ -88,14 +101,17 @@ __all__ = [
     "cluster_position_information",
     "cosine_by_distance",
     "cosine_map",
+    "draw_crops",
     "feature_space",
     "fingerprint",
+    "iter_position_report",
     "length_generalisation",
     "linear_probe",
     "measure_smoothness",
     "move_image",
     "nearest_clusters",
     "noise_floor",
+    "position_report",
     "probe_table",
     "ramp",
     "segmentation_damage",

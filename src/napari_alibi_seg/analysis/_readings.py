@@ -52,6 +52,7 @@ class ReadSettings:
     alpha: float
     n_draws: int
     seed: int
+    n_transfer_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,6 +95,8 @@ class Readings:
         self.flat = x.reshape(self.n, h * w, self.c)
         self.moved = _checked_moves(moved, x.shape)
         self.n_tokens = min(whole(settings.n_tokens, "n_tokens", 2, None), h * w)
+        many = settings.n_transfer_tokens or self.n_tokens
+        self.n_transfer = min(whole(many, "n_transfer_tokens", 2, None), h * w)
         self.n_draws = whole(settings.n_draws, "n_draws", 1, None)
         self.n_held_out, self.alpha = settings.n_held_out, settings.alpha
         self.seed = settings.seed
@@ -177,7 +180,7 @@ class Readings:
         self, n_fit: int, order: npt.NDArray[np.intp]
     ) -> tuple[Float, Float, Reader]:
         """Fit on some maps and score the others, their tokens in another order."""
-        tokens = drawn_tokens(n_fit, len(self.y), self.n_tokens, self.seed)
+        tokens = drawn_tokens(n_fit, len(self.y), self.n_transfer, self.seed)
         fit_x = np.concatenate(
             [self.flat[i, order[i, chosen]] for i, chosen in enumerate(tokens)]
         )

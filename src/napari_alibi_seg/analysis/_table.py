@@ -127,6 +127,7 @@ def probe_table(
     *,
     n_held_out: int | None = None,
     n_tokens: int = 38,
+    n_transfer_tokens: int | None = None,
     alpha: float = 1.0,
     n_draws: int = 8,
     seed: int = 0,
@@ -145,6 +146,9 @@ def probe_table(
         Images a transfer probe scores, the last ones. Default: a quarter.
     n_tokens : int
         Tokens fitted in each image by the transfer and the single-image probe.
+    n_transfer_tokens : int, optional
+        Those of the transfer probe, if it is to have others. About as many in all
+        images together as there are channels make it worthless, R2 far below 0.
     alpha : float
         Strength of the ridge penalty.
     n_draws : int
@@ -177,7 +181,9 @@ def probe_table(
     >>> table["lr+ud"].transfer_r2 < 0.1, table["lr+ud"].channels
     (True, ())
     """
-    settings = ReadSettings(n_held_out, n_tokens, alpha, n_draws, seed)
+    settings = ReadSettings(
+        n_held_out, n_tokens, alpha, n_draws, seed, n_transfer_tokens
+    )
     job = Readings(maps, moved or {}, settings)
     within = job.within()
     across = job.across() if job.n >= _MIN_TRANSFER else None
