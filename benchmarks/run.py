@@ -24,7 +24,6 @@ PARTS = {
     "quality": "agreement with the truth beside scikit-image",
     "speed": "seconds and memory of a 2048 x 2048 image",
     "large": "a 5120 x 5120 image from weights to files",
-    "campaign": "1 to 400 megapixels: seconds and memory per megapixel",
     "stacks": "smoothing along Z; seconds a plane",
     "gui": "the dock in a window: callbacks, heartbeat, latency (needs a display)",
     "canvas": "painting and panning on 400 megapixels (needs a display)",

@@ -188,11 +188,18 @@ def choose_in_menu(button: QAbstractButton, words: str, path: Path) -> None:
     (action,) = [a for a in menu.actions() if words in a.text()]
 
     def take() -> None:
-        QTest.mouseClick(menu, LEFT, pos=menu.actionGeometry(action).center())
+        # that the menu is open holds up the button in some versions of Qt
+        if menu.isVisible():
+            timer.stop()
+            QTest.mouseClick(menu, LEFT, pos=menu.actionGeometry(action).center())
 
+    timer = QTimer()
+    timer.setInterval(_ASK_MS)
+    timer.timeout.connect(take)
     with answering(QFileDialog, lambda dialog: _name_files(dialog, (path,))):
-        QTimer.singleShot(100, take)
+        timer.start()
         press(button)
+        wait_until(lambda: not timer.isActive(), "the menu")
 
 
 def choose_colour(view: QAbstractItemView, row: int, colour: str) -> None:
