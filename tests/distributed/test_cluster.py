@@ -149,6 +149,16 @@ def test_one_and_two_workers_write_what_one_process_writes(
     assert outputs(tmp_path / "one") == expected
 
 
+def worker_pids(client, n: int) -> list[int]:
+    """Return the processes of the workers, once one that was killed is replaced."""
+    until, pids = time.monotonic() + 60, {}
+    while len(pids) < n and time.monotonic() < until:
+        client.wait_for_workers(n, timeout=60)
+        pids = client.run(os.getpid, on_error="ignore")
+    assert len(pids) == n
+    return list(pids.values())
+
+
 @pytest.mark.slow
 def test_a_worker_killed_at_any_time_changes_nothing(
     home, inputs, alone, two, tmp_path
@@ -157,7 +167,7 @@ def test_a_worker_killed_at_any_time_changes_nothing(
     rng = random.Random(5)
     for k in range(5):
         out = tmp_path / str(k)
-        pids = list(two.run(os.getpid).values())
+        pids = worker_pids(two, 2)
         steps = shared(two, home, inputs, out)
         first = next(steps)  # a unit has come back
         timer = threading.Timer(
