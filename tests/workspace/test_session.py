@@ -101,6 +101,24 @@ def test_live_equals_headless_and_applying_equals_live(session, picture) -> None
     assert again[-1].fractions == pytest.approx(shares)
 
 
+def test_which_image_is_on_the_screen_changes_no_byte(
+    session, picture, tmp_path
+) -> None:
+    path, scribbles = picture
+    pixels, _, _ = sample()
+    write_image(tmp_path / "a.png", pixels[::-1].copy(), axes="YX")
+    last = opened(session, path, scribbles, key="s")
+    first = opened(session, tmp_path / "a.png", scribbles[::-1].copy(), key="a")
+    shown = [
+        assembled(session.iter_live(image, view_of(image)), image)
+        for image in (last, first)
+    ]
+    made = Segmenter(classifier=session.segmenter.settings)
+    made.fit([tmp_path / "a.png", path], [scribbles[::-1], scribbles])
+    for image, labels in zip((last, first), shown, strict=True):
+        assert np.array_equal(labels, made.predict(image.source).labels)
+
+
 def test_what_is_left_out_is_neither_learnt_nor_labelled_nor_counted(
     session, picture, tmp_path
 ) -> None:

@@ -288,7 +288,7 @@ def _facts(image: OpenImage) -> list[str]:
     h, w = source.shape
     seen = {
         "grey": "one grey channel",
-        "rgb": "colours (grey where the three are equal)",
+        "rgb": "colours, or grey if all are equal",
         "channels": f"{source.n_channels} channels: choose which",
     }[source.meaning]
     size = source.pixel_size

@@ -26,6 +26,8 @@ from napari_alibi_seg._workspace import DockSettings
 
 __all__ = ["ScoreTable", "TrainPanel"]
 
+_NEXT = "Paint a stroke of each of two classes (panel 4): training follows by itself."
+
 _CLASSIFIERS = (("rf", "Random forest"), ("logistic", "Logistic regression"))
 _RESOLUTIONS = (("pixel", "Every pixel"), ("patch", "Patch (faster)"))
 _COLUMNS = (
@@ -125,6 +127,7 @@ class TrainPanel(QWidget):
         self.status = Hint()
         self.table, self.note, self.wait = ScoreTable(), Hint(), Wait()
         self.table.hide()
+        self.say("")
         self._arrange()
         self.apply_settings(DockSettings())
 
@@ -209,8 +212,11 @@ class TrainPanel(QWidget):
             self.unsure.show_value(round(100 * settings.unsure_below))
 
     def say(self, text: str, *, is_error: bool = False) -> None:
-        """Show a sentence about the training; an error frees the controls."""
-        self.status.say(text, is_error=is_error)
+        """Show a sentence about the training; an error frees the controls.
+
+        Without one the panel says what to do.
+        """
+        self.status.say(text or _NEXT, is_error=is_error)
         if is_error:
             self.set_busy(False)
             self.wait.say("")

@@ -67,10 +67,13 @@ class TrainingJobs(Desk):
     def _training_images(
         self, segmenter: Segmenter, shown: OpenImage
     ) -> tuple[list[OpenImage], list[str]]:
-        """Return the painted images that have features, the shown first; and others."""
+        """Return the painted images that have features, and the names of others.
+
+        By file and plane: which of them is on the screen must not change a byte.
+        """
         used, waiting = [], []
-        rest = [i for i in [*self.images.values()] if i is not shown]
-        for image in [shown, *rest]:
+        images = dict.fromkeys([shown, *self.images.values()])
+        for image in sorted(images, key=_place):
             if not image.painted:
                 continue
             self._embedding(segmenter, image)
@@ -243,3 +246,9 @@ def _tiles_from(embedding: Embedding, view: View | None) -> list[int] | None:
         )
         middles.append((at[0] - view.focus[0]) ** 2 + (at[1] - view.focus[1]) ** 2)
     return [int(i) for i in np.argsort(middles, kind="stable")]
+
+
+def _place(image: OpenImage) -> tuple[str, tuple[int, ...]]:
+    plane = image.plane
+    at = plane if isinstance(plane, tuple) else () if plane is None else (plane,)
+    return str(image.source.path or image.name), at
