@@ -36,7 +36,7 @@ def test_memory_hardly_grows_from_4_to_64_megapixels(kind, tmp_path):
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     # one float32 map of the image would be four bytes a pixel, one of its tokens 1.3
-    assert found["growth"] < 2 * LARGE_PX**2
+    assert found["growth"] < 3 * LARGE_PX**2
 
 
 def test_tokens_that_nobody_keeps_go_to_disk_above_a_limit(monkeypatch, caplog):
