@@ -145,7 +145,7 @@ def place_around(window: Window, pixel: float, shape: tuple[int, int]) -> Place:
     --------
     >>> place = place_around(Window(5000, 6900, 5000, 8000), 2.0, (20000, 20000))
     >>> place.step, place.samples
-    (2, (1432, 2255))
+    (2, (1426, 2250))
     """
     side = max(window.shape) * (1 + 2 * _MARGIN)
     step = _power_above(max(pixel * _FINER, side / _MAX_SIDE))
