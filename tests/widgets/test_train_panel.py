@@ -189,3 +189,13 @@ def test_fits_into_a_narrow_dock(panel):
     panel.show_score(score(1), {1: "a very long name of a class " * 4})
     panel.advanced.fold(True)
     assert panel.minimumSizeHint().width() <= 300
+
+
+def test_what_to_do_first_is_said_and_comes_back(panel) -> None:
+    assert panel.status.isVisible()
+    assert "two classes" in panel.status.text()
+    panel.say("Training ...")
+    assert panel.status.text() == "Training ..."
+    panel.say("")
+    assert panel.status.isVisible()
+    assert "two classes" in panel.status.text()

@@ -127,8 +127,8 @@ class TrainPanel(QWidget):
         self.status = Hint()
         self.table, self.note, self.wait = ScoreTable(), Hint(), Wait()
         self.table.hide()
-        self.say("")
         self._arrange()
+        self.say("")
         self.apply_settings(DockSettings())
 
     def _make_controls(self) -> None:
