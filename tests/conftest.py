@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
+
+
+@pytest.fixture(autouse=True)
+def _same_log_level():
+    """`main` chooses a log level; in a test it must not choose for the tests after."""
+    logger = logging.getLogger("napari_alibi_seg")
+    level = logger.level
+    yield
+    logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

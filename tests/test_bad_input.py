@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import logging
 import pickle
 import re
 import resource
@@ -1121,10 +1120,7 @@ def folder(good, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ALIBI_SEG_CACHE", str(empty))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(empty))
-    logger = logging.getLogger("napari_alibi_seg")
-    level = logger.level
-    yield tmp_path
-    logger.setLevel(level)
+    return tmp_path
 
 
 def everything(folder: Path) -> dict[str, bytes | None]:

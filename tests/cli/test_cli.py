@@ -6,7 +6,6 @@ import contextlib
 import csv
 import io
 import json
-import logging
 import os
 import re
 import signal
@@ -98,8 +97,6 @@ class Inside(Shell):
 
     def __call__(self, *args, expect=0) -> subprocess.CompletedProcess:
         out, err = io.StringIO(), io.StringIO()
-        logger = logging.getLogger("napari_alibi_seg")
-        level = logger.level
         with (
             pytest.MonkeyPatch.context() as patch,
             contextlib.redirect_stdout(out),
@@ -109,7 +106,6 @@ class Inside(Shell):
             patch.setenv("ALIBI_SEG_CACHE", self.env["ALIBI_SEG_CACHE"])
             patch.setattr("huggingface_hub.constants.HF_HUB_CACHE", self.env["HF_HOME"])
             code = main([*map(str, args)])
-        logger.setLevel(level)
         assert code == expect, err.getvalue()
         return subprocess.CompletedProcess(args, code, out.getvalue(), err.getvalue())
 
