@@ -33,7 +33,7 @@ demo: $(RUNTIME) ## segment a synthetic micrograph; figure and table in $(OUT)
 	$(BIN)/alibi-seg demo --out "$(OUT)"
 
 test: $(DEVELOP) ## run all tests that need neither network nor GPU
-	$(PYTEST) -m "not network and not gpu" $(ARGS)
+	$(PYTEST) -m "not network and not gpu" -n 2 --dist loadgroup $(ARGS)
 
 lint: $(DEVELOP) ## check style, types and import directions; changes nothing
 	$(BIN)/ruff check .
