@@ -5,7 +5,8 @@
 
 Opens the sample `precipitates`, extracts features, paints its scribbles, looks, scores,
 saves a classifier and runs a batch, by the dock's own controls where these need no file
-dialog. Writes the window and each panel as `dock-*.png` beside this script.
+dialog; measures position in a ViT that has some (`twin-table`, of the tests). Writes
+the window and each panel as `dock-*.png` beside this script.
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 HERE = Path(__file__).resolve().parent
 SAMPLE = "precipitates"
 CLASSES = ("matrix", "large precipitate", "fine precipitate")
+# A small ViT with a position table.
+TWIN = HERE.parents[1] / "tests" / "data" / "twin-table.safetensors"
+POSITION = "Position in the features"
 COLOURS = 256
 WIDEST = 1400
 PATIENCE_S = 120.0
@@ -121,6 +125,7 @@ class Shoot:
         self.look()
         self.finish()
         self.batch()
+        self.position()
         self.dock.end()
         wait_for(lambda: self.dock.is_idle, "threads did not end")
         self.viewer.close()
@@ -201,6 +206,24 @@ class Shoot:
         click(panel.run_button)
         wait_for(lambda: panel.lane.is_idle, "the batch did not end")
         self.save("batch", self.dock.grab())
+
+    def position(self) -> None:
+        """Measure a ViT with a position table, then the same with a cure."""
+        dock, panel = self.dock, self.dock.position_panel
+        dock.tabs.setCurrentIndex(0)
+        twin = shutil.copy(TWIN, self.home)
+        dock.change_settings({"features": "vit", "backbone": str(twin)})
+        self._open("2  Features", POSITION)
+        click(dock.features_panel.extract)
+        wait_for(lambda: not dock.features_panel.warning.isHidden(), "no warning")
+        click(panel.measure)
+        wait_for(lambda: panel.found.isVisible(), "no measurement")
+        self.picture_panel("warning", "2  Features")
+        self.picture_panel("position", POSITION)
+        click(panel.layers)
+        self._open("2  Features", POSITION)
+        self.picture_window("place")
+        click(panel.layers)
 
     # --------------------------------------------------------------------- pictures
 

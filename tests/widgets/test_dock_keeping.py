@@ -13,7 +13,7 @@ from widgets.driver import QUIET, spin, wait_until, write_sample
 
 from napari_alibi_seg._base import OutputError
 from napari_alibi_seg._workspace import ImageIdentity, Project, find_project
-from napari_alibi_seg._workspace import _project as project_module
+from napari_alibi_seg._workspace import _project_files as project_module
 from napari_alibi_seg.data import open_image, synthesize, write_image
 
 pytestmark = [pytest.mark.gui, *(pytest.mark.filterwarnings(q) for q in QUIET)]

@@ -243,3 +243,38 @@ def test_fits_into_a_narrow_dock(panel):
     panel.advanced.fold(True)
     panel.show_progress(100, 2400, 9000, "First tile took 0.8 s: about 3 min")
     assert panel.minimumSizeHint().width() <= 300
+
+
+class TestCure:
+    def test_it_stands_behind_the_backbone(self, qtbot, panel):
+        panel.apply_settings(DockSettings(features="vit", backbone="alibi-tiny"))
+        said = heard(panel.settings_wanted)
+        walk_to(qtbot, panel.cure, "Average of 4 rolled copies (4 passes a tile)")
+        assert said[-1] == {"backbone": "alibi-tiny+roll=4"}
+        # the backbone is still known by its name
+        assert panel.backbone.currentText() == "Tiny"
+        assert panel.about.text().endswith("here. The cure takes 4 passes a tile.")
+        assert panel.extract.isEnabled()
+        # and another one gets the same cure
+        walk_to(qtbot, panel.backbone, "DINOv2-S")
+        assert said[-1] == {"backbone": "dinov2-s+roll=4"}
+        assert panel.download.isVisible()
+
+    def test_channels_belong_to_one_backbone(self, qtbot, panel):
+        spec = "alibi-tiny+blank=3,4"
+        panel.apply_settings(DockSettings(features="vit", backbone=spec))
+        assert panel.cure.currentText() == "blank=3,4 (1 pass a tile)"
+        said = heard(panel.settings_wanted)
+        walk_to(qtbot, panel.backbone, "DINOv2-S")
+        assert said == [{"backbone": "dinov2-s"}]
+
+    def test_classical_features_have_none(self, panel):
+        panel.apply_settings(DockSettings(features="classical"))
+        assert not panel.cure.isVisible()
+
+    def test_warning(self, panel):
+        assert not panel.warning.isVisible()
+        panel.show_warning("Much position.")
+        assert panel.warning.isVisible()
+        panel.show_warning("")
+        assert not panel.warning.isVisible()

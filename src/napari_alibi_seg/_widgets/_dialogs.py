@@ -52,6 +52,11 @@ def _open_weights(parent: QWidget) -> Path | None:
     return _path(name)
 
 
+def _open_denoiser(parent: QWidget) -> Path | None:
+    name, _ = QFileDialog.getOpenFileName(parent, "A denoiser of DVT", "", _ALL)
+    return _path(name)
+
+
 def ask_save(parent: QWidget, title: str, suggestion: str, kinds: str) -> Path | None:
     """Ask where to save; None if the user thought better of it.
 
@@ -95,7 +100,7 @@ class Dialogs:
         (parent) -> list of Path.
     open_folder : callable
         (parent, title) -> Path or None.
-    open_classifier, open_weights : callable
+    open_classifier, open_weights, open_denoiser : callable
         (parent) -> Path or None.
     save_classifier : callable
         (parent, suggestion) -> Path or None. Has asked before it names an existing
@@ -112,4 +117,5 @@ class Dialogs:
     open_folder: Callable[[QWidget, str], Path | None] = _open_folder
     open_classifier: Callable[[QWidget], Path | None] = _open_classifier
     open_weights: Callable[[QWidget], Path | None] = _open_weights
+    open_denoiser: Callable[[QWidget], Path | None] = _open_denoiser
     save_classifier: Callable[[QWidget, str], Path | None] = _save_classifier

@@ -3,8 +3,9 @@
 Only this module builds the window. What happens is in the flows: `_image_flow` (which
 image, its project, its areas), `_feature_flow` (weights, extraction), `_scribble_flow`
 (what is painted), `_train_flow` (live runs, scores), `_result_flow` (what is shown of
-them), `_look_flow` (views of features), `_file_flow` (classifiers, exports). Each flow
-owns its lanes and nothing else of the others'. `_large_flow` opens what napari cannot.
+them), `_look_flow` (views of features), `_position_flow` (how much position is in
+them), `_file_flow` (classifiers, exports). Each flow owns its lanes and nothing else of
+the others'. `_large_flow` opens what napari cannot.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ from napari_alibi_seg._widgets._look_flow import LookFlow
 from napari_alibi_seg._widgets._look_panel import LookPanel
 from napari_alibi_seg._widgets._offer import Offer
 from napari_alibi_seg._widgets._parts import Section
+from napari_alibi_seg._widgets._position_flow import PositionFlow
+from napari_alibi_seg._widgets._position_panel import PositionPanel
 from napari_alibi_seg._widgets._result_flow import ResultFlow
 from napari_alibi_seg._widgets._result_panel import ResultPanel
 from napari_alibi_seg._widgets._scribble_flow import ScribbleFlow
@@ -92,6 +95,7 @@ class Dock(QWidget):
         self.image_panel = ImagePanel()
         self.features_panel = FeaturesPanel()
         self.look_panel = LookPanel()
+        self.position_panel = PositionPanel()
         self.classes_panel = ClassesPanel(self.session.classes)
         self.train_panel = TrainPanel()
         self.result_panel = ResultPanel()
@@ -107,11 +111,12 @@ class Dock(QWidget):
         self.scribbles = ScribbleFlow(self)
         self.train = TrainFlow(self)
         self.look = LookFlow(self)
+        self.position = PositionFlow(self)
         self.files = FileFlow(self)
         self.large = LargeFlow(self)
         self.flows = (
             *(self.images, self.features, self.result, self.scribbles),
-            *(self.train, self.look, self.files, self.large),
+            *(self.train, self.look, self.position, self.files, self.large),
         )
         for panel in (self.image_panel, self.features_panel, self.train_panel):
             panel.settings_wanted.connect(self.change_settings)
@@ -138,6 +143,7 @@ class Dock(QWidget):
                 ("1  Image", self.image_panel, True),
                 ("2  Features", self.features_panel, True),
                 ("3  Look", self.look_panel, False),
+                ("Position in the features", self.position_panel, False),
                 ("4  Classes and scribbles", self.classes_panel, True),
                 ("5  Train", self.train_panel, True),
                 ("6  Result", self.result_panel, True),

@@ -14,7 +14,12 @@ from napari_alibi_seg._segmenter import Beat
 from napari_alibi_seg._widgets._backbone_row import BackboneRow
 from napari_alibi_seg._widgets._hooks import on_gui
 from napari_alibi_seg._widgets._jobs import Lane
-from napari_alibi_seg._workspace import DockSettings, Extracted, OpenImage
+from napari_alibi_seg._workspace import (
+    DockSettings,
+    Extracted,
+    OpenImage,
+    with_backbone,
+)
 
 if TYPE_CHECKING:
     from napari_alibi_seg._widgets._dock import Dock
@@ -76,7 +81,8 @@ class FeatureFlow(QObject):
 
     @on_gui
     def _use_file(self, path: Path) -> None:
-        self.dock.change_settings({"backbone": str(path)})
+        before = self.dock.settings.backbone
+        self.dock.change_settings({"backbone": with_backbone(before, str(path))})
 
     @on_gui
     def _download(self, name: str) -> None:

@@ -16,10 +16,11 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_alibi_seg._widgets._backbone_row import BackboneRow
 from napari_alibi_seg._widgets._controls import Choice, Number, Wait
+from napari_alibi_seg._widgets._cure_choice import CureChoice
 from napari_alibi_seg._widgets._dialogs import Dialogs
 from napari_alibi_seg._widgets._hooks import on_gui
 from napari_alibi_seg._widgets._parts import Hint, Section, button, form, row
-from napari_alibi_seg._workspace import DockSettings
+from napari_alibi_seg._workspace import DockSettings, split_cure, with_backbone
 
 __all__ = ["FeaturesPanel"]
 
@@ -48,7 +49,7 @@ class FeaturesPanel(QWidget):
 
     Parameters
     ----------
-    ask_weights : callable
+    ask_weights, ask_denoiser : callable
         (parent) -> Path or None.
 
     Attributes
@@ -75,9 +76,12 @@ class FeaturesPanel(QWidget):
         parent: QWidget | None = None,
         *,
         ask_weights: Callable[[QWidget], Path | None] | None = None,
+        ask_denoiser: Callable[[QWidget], Path | None] | None = None,
     ) -> None:
         super().__init__(parent)
         self._ask_weights = ask_weights or Dialogs().open_weights
+        self._ask_denoiser = ask_denoiser or Dialogs().open_denoiser
+        self._base: str | None = None  # the chosen backbone without its cure
         self._rows: dict[str, BackboneRow] = {}
         self._settings = DockSettings()
         self._is_stored = False
@@ -95,7 +99,8 @@ class FeaturesPanel(QWidget):
         )
         self.backbone = Choice("The vision transformer that looks at the image")
         self.backbone.setPlaceholderText("Choose a backbone")
-        self.about = Hint()
+        self.cure = CureChoice(self._ask_denoiser)
+        self.about, self.warning = Hint(), Hint()
         self.download = button(
             "Download", "Fetch the weights of this backbone", self._download
         )
@@ -106,6 +111,7 @@ class FeaturesPanel(QWidget):
         )
         self.kind.picked.connect(self._kind_picked)
         self.backbone.picked.connect(self._backbone_picked)
+        self.cure.spec_picked.connect(self._spec_picked)
 
     def _make_advanced(self) -> None:
         self.density = Number(
@@ -161,7 +167,8 @@ class FeaturesPanel(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addRow("Features", self.kind)
         layout.addRow("Backbone", self.backbone)
-        self._backbone_label = layout.labelForField(self.backbone)
+        layout.addRow("Cure", self.cure)
+        self._layout_kinds = layout
         self._weights = row(self.download, self.use_file)
         advanced = QWidget()
         layout = form(advanced)
@@ -175,7 +182,14 @@ class FeaturesPanel(QWidget):
         column = QVBoxLayout(self)
         column.setContentsMargins(6, 2, 2, 6)
         column.setSpacing(4)
-        parts = (kinds, self.about, self._weights, self.advanced, self.wait)
+        parts = (
+            kinds,
+            self.about,
+            self.warning,
+            self._weights,
+            self.advanced,
+            self.wait,
+        )
         for widget in (*parts, self.extract, self.cancel):
             column.addWidget(widget)
 
@@ -227,6 +241,10 @@ class FeaturesPanel(QWidget):
         """Say what went wrong; everything can be tried again."""
         self._end(text, is_stored=False, is_error=True)
 
+    def show_warning(self, text: str) -> None:
+        """Say what is wrong with the chosen features, or nothing."""
+        self.warning.say(text, is_error=bool(text))
+
     def _end(self, text: str, *, is_stored: bool, is_error: bool = False) -> None:
         self._is_stored = is_stored
         self.wait.say(text, is_error=is_error)
@@ -234,31 +252,36 @@ class FeaturesPanel(QWidget):
 
     @property
     def _row(self) -> BackboneRow | None:
-        return self._rows.get(self._settings.backbone or "")
+        return self._rows.get(self._base or "")
 
     def _fill_backbones(self) -> None:
-        chosen = self._settings.backbone
+        spec = self._settings.backbone
+        self._base = None if spec is None else split_cure(spec)[0]
+        chosen = self._base
         rows = [(one.name, one.title) for one in self._rows.values()]
         if chosen is not None and chosen not in self._rows:
             rows.append((chosen, Path(chosen).name if _is_path(chosen) else chosen))
         self.backbone.fill([*rows, (_FILE, "Weights file...")])
         self.backbone.choose(chosen)
+        self.cure.show_spec(spec)
         self._show_backbone()
 
     def _show_backbone(self) -> None:
         """Say what is known of the chosen backbone, and offer what it lacks."""
         has_vit = self._settings.needs_backbone
-        chosen, one = self._settings.backbone, self._row
+        chosen, one = self._base, self._row
         if one is not None:
             text = one.text
         elif chosen is None:
             text = "Choose a backbone, or classical features."
         else:
-            text = "Your weights file. " if _is_path(chosen) else ""
+            text = "Your weights file." if _is_path(chosen) else ""
+        if self.cure.cost:
+            text += f" The cure takes {self.cure.cost}."
         self.about.say(text.strip() if has_vit else _ON_THE_FLY)
-        self.about.setToolTip(chosen or "")
-        for widget in (self._backbone_label, self.backbone):
-            widget.setVisible(has_vit)
+        self.about.setToolTip(self._settings.backbone or "")
+        for field in (self.backbone, self.cure):
+            self._layout_kinds.setRowVisible(field, has_vit)
         lacks = has_vit and one is not None and not one.is_here
         self._weights.setVisible(lacks)
         self.download.setVisible(one is not None and one.is_downloadable)
@@ -269,9 +292,7 @@ class FeaturesPanel(QWidget):
     def _show_buttons(self) -> None:
         has_vit, is_running = self._settings.needs_backbone, self.wait.is_running
         one = self._row
-        has_weights = self._settings.backbone is not None and (
-            one is None or one.is_here
-        )
+        has_weights = self._base is not None and (one is None or one.is_here)
         self.extract.setVisible(has_vit and not is_running)
         self.extract.setEnabled(has_weights and not self._is_stored)
         self.cancel.setVisible(is_running)
@@ -279,6 +300,8 @@ class FeaturesPanel(QWidget):
 
     def _want(self, **changes: Any) -> None:
         self._settings = self._settings.replace(**changes)
+        if "backbone" in changes:
+            self._fill_backbones()
         self._show_backbone()
         self.settings_wanted.emit(changes)
 
@@ -289,10 +312,13 @@ class FeaturesPanel(QWidget):
     def _backbone_picked(self, name: str) -> None:
         # not timed: how long a dialog is open is the user's affair
         if name == _FILE:
-            self.backbone.choose(self._settings.backbone)
+            self.backbone.choose(self._base)
             self._pick_file()
         else:
-            self._want(backbone=name)
+            self._want(backbone=with_backbone(self._settings.backbone, name))
+
+    def _spec_picked(self, spec: str) -> None:
+        self._want(backbone=spec)
 
     @on_gui
     def _density_picked(self, density: int) -> None:

@@ -59,6 +59,7 @@ class ImageStage:
         self.maps: dict[str, Image] = {}
         self.overlay: Layer | None = None
         self.areas: Shapes | None = None
+        self.place: list[Layer] = []  # pictures of position, of which there are some
         self._stale: set[str] = set()
         self._adopt()
 
@@ -70,6 +71,8 @@ class ImageStage:
                 continue
             if mark["kind"] in _MAPS:
                 self.maps[mark["kind"]] = layer
+            elif mark["kind"] == "place":
+                self.place.append(layer)
             else:
                 setattr(self, mark["kind"], layer)
             self._dress(layer)
@@ -81,7 +84,8 @@ class ImageStage:
     @property
     def all(self) -> list[Layer]:
         """Our layers that exist."""
-        some = [self.labels, *self.maps.values(), self.overlay, self.areas]
+        some = [self.labels, *self.maps.values(), *self.place]
+        some += [self.overlay, self.areas]
         return [layer for layer in [*some, self.scribbles] if layer is not None]
 
     @property
@@ -96,6 +100,9 @@ class ImageStage:
             if getattr(self, name) is layer:
                 setattr(self, name, None)
                 return name
+        if layer in self.place:
+            self.place.remove(layer)
+            return "place"
         for name, own in [*self.maps.items()]:
             if own is layer:
                 del self.maps[name]
@@ -279,6 +286,17 @@ class ImageStage:
         if layer is not None:
             self.overlay = layer
             self.mark(layer, "overlay")
+            self.add(layer)
+
+    def show_place(self, layers: list[Layer]) -> None:
+        """Replace the pictures of position by others, or remove them."""
+        old, self.place = self.place, []
+        for layer in old:
+            if layer in self.viewer.layers:
+                self.viewer.layers.remove(layer)
+        self.place = layers
+        for layer in layers:
+            self.mark(layer, "place")
             self.add(layer)
 
     def remove_all(self) -> None:

@@ -23,6 +23,7 @@ from napari_alibi_seg._workspace._images import OpenImage, excluded_mask, is_lar
 from napari_alibi_seg._workspace._look_cells import MAX_COMPONENTS
 from napari_alibi_seg._workspace._look_results import ClusterLook, Look
 from napari_alibi_seg._workspace._looks import Looks
+from napari_alibi_seg._workspace._masks import export_blocks, import_blocks
 from napari_alibi_seg._workspace._painting import (
     export_mask,
     find_pixels,
@@ -37,6 +38,15 @@ from napari_alibi_seg._workspace._places import (
     project_folder,
     projects_dir,
 )
+from napari_alibi_seg._workspace._position import (
+    CURE_OFFERS,
+    CureOffer,
+    Measuring,
+    cured_spec,
+    described_cure,
+    split_cure,
+    with_backbone,
+)
 from napari_alibi_seg._workspace._project import Project
 from napari_alibi_seg._workspace._requests import (
     DockSettings,
@@ -47,6 +57,7 @@ from napari_alibi_seg._workspace._session import Session
 from napari_alibi_seg._workspace._state import ExcludedArea, ProjectState
 
 __all__ = [
+    "CURE_OFFERS",
     "MAX_CLASS_ID",
     "MAX_COMPONENTS",
     "Applied",
@@ -54,6 +65,7 @@ __all__ = [
     "ClassEntry",
     "ClassTable",
     "ClusterLook",
+    "CureOffer",
     "DockSettings",
     "ExcludedArea",
     "Exported",
@@ -64,6 +76,7 @@ __all__ = [
     "LoadedFile",
     "Look",
     "Looks",
+    "Measuring",
     "Note",
     "OpenImage",
     "Opened",
@@ -73,10 +86,14 @@ __all__ = [
     "ScribbleBlocks",
     "Session",
     "command_line",
+    "cured_spec",
+    "described_cure",
     "excluded_mask",
+    "export_blocks",
     "export_mask",
     "find_pixels",
     "find_project",
+    "import_blocks",
     "import_mask",
     "is_large",
     "painted_pixels",
@@ -86,5 +103,7 @@ __all__ = [
     "read_classes",
     "remap_ids",
     "segmenter_arguments",
+    "split_cure",
+    "with_backbone",
     "write_classes",
 ]

@@ -18,7 +18,8 @@ from napari_alibi_seg._segmenter import Embedding, Segmenter
 from napari_alibi_seg._workspace._classes import ClassTable
 from napari_alibi_seg._workspace._images import OpenImage
 from napari_alibi_seg._workspace._requests import DockSettings, segmenter_arguments
-from napari_alibi_seg.features import located_spec
+from napari_alibi_seg.analysis import PositionCheck
+from napari_alibi_seg.features import located_spec, split_spec
 
 __all__ = ["Desk"]
 
@@ -38,9 +39,11 @@ class Desk:
         self.images: dict[Hashable, OpenImage] = {}
         self.store = store
         self._lock = threading.RLock()
+        self._loading = threading.RLock()
         self._segmenter: Segmenter | None = None
         self._recipe = ""
         self._backbones: dict[tuple[str, str], Any] = {}
+        self._checked: dict[str, PositionCheck] = {}  # by identity of a backbone
 
     @property
     def segmenter(self) -> Segmenter | None:
@@ -79,11 +82,19 @@ class Desk:
     def _backbone(self, name: str | None, device: str) -> Any:
         if name is None:
             return None
-        if (name, device) not in self._backbones:
-            from napari_alibi_seg.features import load_backbone
+        with self._loading:
+            if (name, device) not in self._backbones:
+                self._backbones[name, device] = self._loaded(name, device)
+            return self._backbones[name, device]
 
-            self._backbones[name, device] = load_backbone(name, device=device)
-        return self._backbones[name, device]
+    def _loaded(self, name: str, device: str) -> Any:
+        """Load a backbone; those that differ by a cure share their weights."""
+        from napari_alibi_seg.features import cure_backbone, load_backbone
+
+        base, cures = split_spec(name)
+        if not cures:
+            return load_backbone(name, device=device)
+        return cure_backbone(self._backbone(base, device), cures)
 
     def forget_recipe(self) -> None:
         """Drop the segmenter: the next job begins with what the panels say."""

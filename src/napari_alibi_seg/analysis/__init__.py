@@ -3,7 +3,13 @@
 Features come in as arrays of tokens, whatever made them.
 """
 
-from napari_alibi_seg.analysis._crops import FEW_CROPS, Crops, draw_crops
+from napari_alibi_seg.analysis._crops import (
+    FEW_CROPS,
+    Crops,
+    crop_side,
+    draw_crops,
+    synthetic_crops,
+)
 from napari_alibi_seg.analysis._damage import (
     SideScores,
     segmentation_damage,
@@ -28,6 +34,7 @@ from napari_alibi_seg.analysis._lengths import (
     LengthRow,
     length_generalisation,
 )
+from napari_alibi_seg.analysis._level import HEADLINE, HIGH_R2
 from napari_alibi_seg.analysis._mic import (
     ArtefactScore,
     artefact_score,
@@ -44,6 +51,7 @@ from napari_alibi_seg.analysis._probe import (
     linear_probe,
     transfer_probe,
 )
+from napari_alibi_seg.analysis._quick import PositionCheck, iter_position_check
 from napari_alibi_seg.analysis._ramps import RAMPS, ramp
 from napari_alibi_seg.analysis._report import (
     PositionPictures,
@@ -72,6 +80,8 @@ from napari_alibi_seg.analysis._views import (
 __all__ = [
     "CHANNEL_R2",
     "FEW_CROPS",
+    "HEADLINE",
+    "HIGH_R2",
     "MAX_CLUSTERS",
     "MIN_CLUSTERS",
     "MOVES",
@@ -86,6 +96,7 @@ __all__ = [
     "Floor",
     "FrameControl",
     "LengthRow",
+    "PositionCheck",
     "PositionPictures",
     "PositionReport",
     "PositionStep",
@@ -101,9 +112,11 @@ __all__ = [
     "cluster_position_information",
     "cosine_by_distance",
     "cosine_map",
+    "crop_side",
     "draw_crops",
     "feature_space",
     "fingerprint",
+    "iter_position_check",
     "iter_position_report",
     "length_generalisation",
     "linear_probe",
@@ -116,5 +129,6 @@ __all__ = [
     "ramp",
     "segmentation_damage",
     "similarity_map",
+    "synthetic_crops",
     "transfer_probe",
 ]

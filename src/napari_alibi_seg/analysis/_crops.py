@@ -20,9 +20,18 @@ from napari_alibi_seg.data import (
     find_info_bar,
     measure_range,
     resolve_channels,
+    synthesize,
 )
 
-__all__ = ["FEW_CROPS", "Crops", "draw_crops", "layer_maps", "token_map"]
+__all__ = [
+    "FEW_CROPS",
+    "Crops",
+    "crop_side",
+    "draw_crops",
+    "layer_maps",
+    "synthetic_crops",
+    "token_map",
+]
 
 # With fewer the transfer R2 is uncertain by about as much as it is.
 FEW_CROPS = 12
@@ -33,6 +42,11 @@ _MIN_TOKENS = 8
 # Neighbouring crops overlap by half at most: then what they share lies elsewhere in
 # the frame of each.
 _STEPS = (1.0, 0.5)
+# For images in which few crops of a usual side fit.
+_SMALL_SIDES_PX = (160, 128, 112, 96, _MIN_SIDE_PX)
+# Of synthetic crops: as many tokens as a small tile, of pictures that differ.
+_SYNTHETIC_TOKENS = 16
+_SYNTHETIC_KINDS = ("spinodal", "grains", "precipitates")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,6 +65,8 @@ class Crops:
         Images that crops are from.
     notes : tuple of str
         What a reader of the numbers must know, as sentences.
+    windows : tuple of Window
+        Where each lies in its image, in pixels; empty if it is from none.
     """
 
     values: tuple[FloatArray, ...]
@@ -58,6 +74,7 @@ class Crops:
     side_px: int
     n_images: int
     notes: tuple[str, ...]
+    windows: tuple[Window, ...] = ()
 
     def __len__(self) -> int:
         """Return how many there are."""
@@ -129,14 +146,85 @@ def draw_crops(
     values = []
     for i in sorted({i for i, _ in chosen}):
         view = _view(images[i], channels)
-        values += [(i, view.read(window)) for own, window in chosen if own == i]
+        values += [(i, view.read(at), at) for own, at in chosen if own == i]
     # of one image after the other: fitted and scored crops must come from all
     order = rng.permutation(len(values))
     own = [values[k][0] for k in order]
     blocks = [values[k][1] for k in order]
-    names = tuple(images[i].name for i in own)
-    notes = _notes(images, windows, side, len(blocks))
-    return Crops(_alike(blocks), names, side, len(set(own)), notes)
+    return Crops(
+        _alike(blocks),
+        tuple(images[i].name for i in own),
+        side,
+        len(set(own)),
+        _notes(images, windows, side, len(blocks)),
+        tuple(values[k][2] for k in order),
+    )
+
+
+def crop_side(images: Sequence[ImageSource], patch_px: int) -> int:
+    """Return the side of crops that suits images of any size.
+
+    Parameters
+    ----------
+    images : sequence of ImageSource
+        That crops are to be drawn from.
+    patch_px : int
+        Side of a patch of the backbone.
+
+    Returns
+    -------
+    int
+        The largest of which 12 fit; else the smallest that holds 8 x 8 tokens, of
+        which most fit, if any do.
+
+    Examples
+    --------
+    >>> from napari_alibi_seg.data import open_image
+    >>> sizes = ((2000, 2000), (500, 700), (200, 200))
+    >>> [crop_side([open_image(np.zeros(s, np.uint8))], 14) for s in sizes]
+    [336, 224, 112]
+    """
+    areas = [_field(source) for source in images]
+    sides = [
+        side
+        for side in (*_SIDES_PX, *_SMALL_SIDES_PX)
+        if side >= _MIN_TOKENS * patch_px
+    ]
+    for side in sides:
+        if sum(_most(area, side, _STEPS[-1]) for area in areas) >= FEW_CROPS:
+            return side
+    return sides[-1] if sides else _MIN_TOKENS * patch_px
+
+
+def synthetic_crops(patch_px: int, *, n_crops: int = FEW_CROPS) -> Crops:
+    """Return crops of synthetic micrographs, to measure a backbone without an image.
+
+    Their content is alike everywhere, so that nothing in it says where a token lies.
+
+    Parameters
+    ----------
+    patch_px : int
+        Side of a patch of the backbone; a crop holds 16 x 16.
+    n_crops : int
+        How many, in turn of different kinds.
+
+    Examples
+    --------
+    >>> crops = synthetic_crops(8, n_crops=3)
+    >>> crops.values[0].shape, crops.files
+    ((1, 128, 128), ('spinodal', 'grains', 'precipitates'))
+    """
+    whole(patch_px, "patch_px", 1, None)
+    whole(n_crops, "n_crops", 1, None)
+    side = _SYNTHETIC_TOKENS * patch_px
+    values, kinds = [], []
+    for seed in range(n_crops):
+        kind = _SYNTHETIC_KINDS[seed % len(_SYNTHETIC_KINDS)]
+        image = synthesize(kind, (side, side), seed=seed).image.astype(np.float32)
+        grey = (image - image.min()) / max(float(np.ptp(image)), 1e-6)
+        values.append(grey[None])
+        kinds.append(str(kind))
+    return Crops(tuple(values), tuple(kinds), side, n_crops, ())
 
 
 def _field(source: ImageSource) -> Window:

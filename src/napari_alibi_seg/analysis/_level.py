@@ -11,7 +11,7 @@ from napari_alibi_seg.analysis._crops import FEW_CROPS
 from napari_alibi_seg.analysis._noise import Floor
 from napari_alibi_seg.analysis._table import ProbeTable
 
-__all__ = ["HEADLINE", "MIN_TRANSFER", "Level", "judged"]
+__all__ = ["HEADLINE", "HIGH_R2", "MIN_TRANSFER", "Level", "judged"]
 
 Level = Literal["high", "some", "none found", "unsure"]
 
@@ -21,7 +21,7 @@ HEADLINE = "lr+ud"
 MIN_TRANSFER = 3
 # Share of the variance of place. What it costs a segmentation is another matter: see
 # docs/position-bias.md.
-_HIGH_R2 = 0.3
+HIGH_R2 = 0.3
 # Less is nothing, whatever the floor.
 _LEAST_R2 = 0.02
 # Standard deviations above the floor.
@@ -40,14 +40,15 @@ def judged(table: ProbeTable) -> tuple[Level, str]:
 
 def _level(table: ProbeTable) -> Level:
     row = table[HEADLINE]
-    assert row.control is not None
-    follows_frame = row.control.verdict in ("bias", "both")
+    control = row.control  # None if no moved images were looked at
+    follows_frame = control is not None and control.verdict in ("bias", "both")
     if row.transfer_r2 is None or row.transfer_floor is None:
-        if follows_frame and _above(row.crossfit_r2, row.crossfit_floor):
-            return "high" if row.control.frame > _HIGH_R2 else "some"
+        is_read = _above(row.crossfit_r2, row.crossfit_floor)
+        if control is not None and follows_frame and is_read:
+            return "high" if control.frame > HIGH_R2 else "some"
         return "unsure"
     is_read = _above(row.transfer_r2, row.transfer_floor)
-    if is_read and row.transfer_r2 > _HIGH_R2:
+    if is_read and row.transfer_r2 > HIGH_R2:
         return "high"
     return "some" if is_read or row.channels or follows_frame else "none found"
 

@@ -14,7 +14,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from napari_alibi_seg._base import Backbone, FloatArray, IntArray, SettingsError
+from napari_alibi_seg._base import (
+    Backbone,
+    FloatArray,
+    IntArray,
+    SettingsError,
+    Window,
+)
 from napari_alibi_seg.analysis._crops import Crops, layer_maps, token_map
 from napari_alibi_seg.analysis._fingerprint import Fingerprint, fingerprint
 from napari_alibi_seg.analysis._frame import MOVES, Verdict, move_image
@@ -38,6 +44,7 @@ __all__ = [
     "PositionStep",
     "iter_position_report",
     "position_report",
+    "transfer_tokens",
 ]
 
 # Means over crops need few of them, and all layers of one take much memory.
@@ -57,6 +64,8 @@ class PositionPictures:
     ----------
     crop : (C, S, S) float32
         Working values.
+    window : Window or None
+        Where it lies in its image, if it is from one.
     target, prediction : (h, w, 2) float64
         Column and row of the tokens, 0 to 1, and what a probe read of them: fitted on
         other crops, or on 38 tokens of this one with fewer than 3.
@@ -69,6 +78,7 @@ class PositionPictures:
     """
 
     crop: FloatArray
+    window: Window | None
     target: Float
     prediction: Float
     components: FloatArray
@@ -264,7 +274,7 @@ def iter_position_report(
         maps,
         moved,
         n_tokens=_N_TOKENS,
-        n_transfer_tokens=_transfer_tokens(maps),
+        n_transfer_tokens=transfer_tokens(maps),
         alpha=_ALPHA,
         seed=seed,
     )
@@ -277,7 +287,7 @@ def iter_position_report(
         side_px=crops.side_px,
         table=table,
         fingerprint=fingerprint(layers, target="lr", seed=seed),
-        pictures=_pictures(crops.values[-1], maps, seed),
+        pictures=_pictures(crops, maps, seed),
         level=level,
         sentence=sentence,
         notes=crops.notes,
@@ -331,13 +341,14 @@ def _clusters_tell(maps: list[FloatArray], seed: int) -> float:
     return float(np.mean(told))
 
 
-def _pictures(crop: FloatArray, maps: list[FloatArray], seed: int) -> PositionPictures:
+def _pictures(crops: Crops, maps: list[FloatArray], seed: int) -> PositionPictures:
     shown = maps[-1]
     space = feature_space(shown, seed=seed)
     clusters = cluster_map(space, shown, _SHOWN_CLUSTERS, seed=seed)
     target = ramp(HEADLINE, shown.shape[:2])
     return PositionPictures(
-        crop=crop,
+        crop=crops.values[-1],
+        window=crops.windows[-1] if crops.windows else None,
         target=target,
         prediction=_predicted(maps, target, seed),
         components=space.picture(shown),
@@ -346,7 +357,7 @@ def _pictures(crop: FloatArray, maps: list[FloatArray], seed: int) -> PositionPi
     )
 
 
-def _transfer_tokens(maps: list[FloatArray]) -> int:
+def transfer_tokens(maps: list[FloatArray]) -> int:
     """Return how many tokens of each crop the transfer probe is fitted on.
 
     With about as many in all as there are channels a fit follows every accident.
@@ -364,7 +375,7 @@ def _predicted(maps: list[FloatArray], target: Float, seed: int) -> Float:
     n_fit = split(len(maps), None) if len(maps) >= MIN_TRANSFER else len(maps)
     flat = [m.reshape(h * w, -1).astype(np.float64) for m in maps]
     y = target.reshape(h * w, t)
-    tokens = drawn_tokens(n_fit, h * w, _transfer_tokens(maps), seed)
+    tokens = drawn_tokens(n_fit, h * w, transfer_tokens(maps), seed)
     fit_x = np.concatenate([flat[i][chosen] for i, chosen in enumerate(tokens)])
     fit_y = np.concatenate([y[chosen] for chosen in tokens])
     return fit_reader(fit_x, fit_y, _ALPHA).read(flat[-1]).reshape(h, w, t)

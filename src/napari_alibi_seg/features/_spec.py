@@ -107,6 +107,8 @@ CURES: dict[CureKind, _Word] = {
     "sinusoid": _Word("", _SWAP.format("table replaced by waves"), None, _nothing),
     "alibi": _Word("", _SWAP.format("replaced by ALiBi"), None, _nothing),
 }
+# Crops of DVT's field, beside the whole image; `FIELD_PRESETS` has all of a preset.
+_FIELD_VIEWS = {"small": 48, "medium": 192, "paper": 768}
 _SPLIT = re.compile(r"\+(?=(?:" + "|".join(CURES) + r")(?:=|\+|$))")
 
 
@@ -129,6 +131,19 @@ class CureStep:
 
     kind: CureKind
     value: Any = None
+
+    @property
+    def passes(self) -> int:
+        """Forward passes a tile, instead of one; a field has to be fitted as well.
+
+        Examples
+        --------
+        >>> CureStep("average", 8).passes, CureStep("svd", 16).passes
+        (8, 1)
+        """
+        if self.kind in ("average", "roll"):
+            return int(self.value)
+        return 1 + _FIELD_VIEWS[self.value] if self.kind == "field" else 1
 
     def __str__(self) -> str:
         if self.value is None:
