@@ -13,7 +13,7 @@ from segmenter.samples import CountingBackbone, sample, write_tiny_vit
 
 from napari_alibi_seg import Segmenter
 from napari_alibi_seg._base import FeatureSettings
-from napari_alibi_seg._segmenter import _segmenter
+from napari_alibi_seg._segmenter import _token_stores
 from napari_alibi_seg.data import DiskStore, MemoryStore
 
 SMALL_PX, LARGE_PX = 2048, 8192
@@ -43,7 +43,7 @@ def test_tokens_that_nobody_keeps_go_to_disk_above_a_limit(monkeypatch, caplog):
     image, _, scribbles = sample()
     results, stores = [], []
     for limit in (1 << 30, 100):
-        monkeypatch.setattr(_segmenter, "_MEMORY_STORE_BYTES", limit)
+        monkeypatch.setattr(_token_stores, "_MEMORY_STORE_BYTES", limit)
         segmenter = Segmenter(
             CountingBackbone(), features=FeatureSettings(kind="vit", scale=1.0)
         )
@@ -68,9 +68,9 @@ def test_a_program_that_ends_leaves_no_temporary_tokens(tmp_path):
 import numpy as np, sys
 from napari_alibi_seg import Segmenter
 from napari_alibi_seg._base import FeatureSettings
-from napari_alibi_seg._segmenter import _segmenter
+from napari_alibi_seg._segmenter import _token_stores
 from segmenter.samples import CountingBackbone
-_segmenter._MEMORY_STORE_BYTES = 0
+_token_stores._MEMORY_STORE_BYTES = 0
 s = Segmenter(CountingBackbone(), features=FeatureSettings(kind="vit", scale=1.0))
 e = s.embed(np.eye(64))
 print(e.store.path.is_dir())

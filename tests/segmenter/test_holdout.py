@@ -14,6 +14,10 @@ from napari_alibi_seg._base import (
 )
 from napari_alibi_seg._segmenter import Segmenter, iter_holdout
 from napari_alibi_seg._segmenter import _holdout as module
+from napari_alibi_seg.data import Annotations, read_annotations
+
+# as of an image whose strokes all lie in parts that are left out
+NOTHING = Annotations(*[np.zeros(0, np.int64)] * 3)
 
 
 def last(*args, **kwargs):
@@ -176,6 +180,16 @@ def test_strokes_of_several_images_are_apart_and_nothing_is_computed_twice():
     assert both == last(segmenter, embeddings, painted)
 
 
+def test_an_image_without_strokes_changes_nothing():
+    image, _, scribbles = sample()
+    segmenter = Segmenter()
+    first, second = (segmenter.embed(i) for i in (image, image[::-1].copy()))
+    found = read_annotations(scribbles)
+    both = last(segmenter, [second, first], [NOTHING, found], n_trees=5)
+    assert both == last(segmenter, first, found, n_trees=5)
+    assert both.miou is not None
+
+
 def test_seen_strokes_do_not_leak_into_the_score():
     """On noise a forest knows its own pixels by heart, and no others."""
     rng = np.random.default_rng(0)
@@ -199,8 +213,9 @@ def test_seen_strokes_do_not_leak_into_the_score():
         ({"n_trees": 0}, SettingsError, "`n_trees` must be 1"),
         ({"strokes": np.zeros((3, 3), int)}, SettingsError, "`strokes` must be"),
         ({"painted": np.eye(96, 128, dtype=np.uint8)}, AnnotationError, "two classes"),
+        ({"painted": NOTHING}, AnnotationError, "two classes .* got nothing"),
     ],
-    ids=["folds", "trees", "strokes", "one-class"],
+    ids=["folds", "trees", "strokes", "one-class", "nothing"],
 )
 def test_what_cannot_be_scored_is_refused(change, error, message):
     image, _, scribbles = sample()

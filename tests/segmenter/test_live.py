@@ -29,8 +29,9 @@ from napari_alibi_seg._segmenter import (
     iter_live,
     iter_warm_up,
 )
-from napari_alibi_seg._segmenter import _live as module
+from napari_alibi_seg._segmenter import _live_run as module
 from napari_alibi_seg._segmenter._embedding import lattice
+from napari_alibi_seg.data import Annotations
 
 KINDS = ["vit", "classical", "both"]
 
@@ -276,8 +277,9 @@ def test_warming_up_does_not_mind_weights(weights):
         (np.eye(96, 128, dtype=np.uint8), AnnotationError, "two classes"),
         (np.zeros((96, 128), np.uint8), AnnotationError, "no painted pixel"),
         (np.ones((96, 127), np.uint8), AnnotationError, "shape of the image"),
+        (Annotations(*[np.zeros(0, np.int64)] * 3), AnnotationError, "got nothing"),
     ],
-    ids=["one-class", "nothing", "shape"],
+    ids=["one-class", "nothing", "shape", "no-pixels"],
 )
 def test_what_cannot_be_trained_on_is_refused_before_anything_changes(
     painted, error, message

@@ -23,11 +23,13 @@ from napari_alibi_seg._base import (
 )
 from napari_alibi_seg._segmenter import PixelFeatures, Segmenter
 from napari_alibi_seg.data import (
+    Annotations,
     MemoryStore,
     confusion,
     draw_scribbles,
     open_image,
     pixel_tiles,
+    read_annotations,
     synthesize,
     write_image,
 )
@@ -223,6 +225,19 @@ def test_an_order_that_cannot_be(order, message):
     segmenter = classical().fit(image, scribbles)
     with pytest.raises(SettingsError, match=message):
         list(segmenter.iter_predict(image, order=order))
+
+
+def test_strokes_come_to_an_image_that_had_none():
+    image, _, scribbles = sample()
+    segmenter, other = classical(), classical()
+    first, second = (segmenter.embed(image) for _ in range(2))
+    found = read_annotations(scribbles)
+    none = Annotations(found.rows[:0], found.cols[:0], found.ids[:0])
+    segmenter.fit([first, second], [found, none])
+    same(segmenter.predict(image), other.fit(image, scribbles).predict(image))
+    segmenter.fit([first, second], [found, found])
+    other.fit([image, image], [scribbles, scribbles])
+    same(segmenter.predict(image), other.predict(image))
 
 
 @pytest.mark.parametrize(

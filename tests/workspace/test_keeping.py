@@ -18,7 +18,7 @@ from napari_alibi_seg._workspace import (
     Session,
     find_project,
 )
-from napari_alibi_seg._workspace import _project as project_module
+from napari_alibi_seg._workspace import _project_files as files_module
 from napari_alibi_seg.data import open_image, write_image
 
 UM = PixelSize(0.5, 0.5, "um")
@@ -83,7 +83,7 @@ def kept(path, plane=None):
 
 def fail_to_write(monkeypatch, *folders):
     """Let the disk be full for some projects; return those that were tried."""
-    tried, real = [], project_module.write
+    tried, real = [], files_module.write
 
     def write(path, content):
         tried.append(path.parent.name)
@@ -91,7 +91,7 @@ def fail_to_write(monkeypatch, *folders):
             raise OutputError(f"{path}: no space left")
         return real(path, content)
 
-    monkeypatch.setattr(project_module, "write", write)
+    monkeypatch.setattr(files_module, "write", write)
     return tried
 
 
@@ -337,13 +337,13 @@ def test_closing_waits_for_a_slow_disk_but_not_for_ever(
 ) -> None:
     path = picture(tmp_path)
     painted(session, path)
-    is_slow, real = threading.Event(), project_module.write
+    is_slow, real = threading.Event(), files_module.write
 
     def write(path, content):
         assert is_slow.wait(30)
         return real(path, content)
 
-    monkeypatch.setattr(project_module, "write", write)
+    monkeypatch.setattr(files_module, "write", write)
     started = time.monotonic()
     with pytest.raises(OutputError, match=r"within 0\.2 s.*Saving goes on"):
         session.close(timeout_s=0.2)
@@ -364,7 +364,7 @@ def test_a_failure_after_the_wait_is_logged(
         assert is_slow.wait(30)
         raise OutputError(f"{path}: no space left")
 
-    monkeypatch.setattr(project_module, "write", write)
+    monkeypatch.setattr(files_module, "write", write)
     with (
         caplog.at_level(logging.ERROR),
         pytest.raises(OutputError, match="Saving goes on"),

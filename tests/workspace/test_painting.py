@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_alibi_seg._base import AnnotationError, StoreError, Window
@@ -80,6 +80,7 @@ def test_what_is_no_id_is_refused(labels, message: str) -> None:
 
 
 @given(st.data())
+@settings(deadline=None)  # seconds of a busy machine are no failure
 def test_blocks_follow_strokes(data) -> None:
     """Windows of changes give what looking everywhere gives."""
     labels = np.zeros((300, 520), np.uint16)

@@ -199,19 +199,20 @@ def _collect(
     ]
     ids = np.concatenate([a.ids for a in painted])
     if len(np.unique(ids)) < 2:
+        got = f"only class {ids[0]}" if ids.size else "nothing"
         raise AnnotationError(
-            f"At least two classes must be painted, got only class {ids[0]}. Paint a "
-            f"few strokes of another class."
+            f"At least two classes must be painted, got {got}. Paint a few strokes of "
+            f"another class."
         )
     parts, n = [], 0
     for a, e, given in zip(painted, images, numbers, strict=True):
         found = _numbered(a) if given is None else _given(a, given, e.shape)
         parts.append(found + n)
-        n += int(found.max()) + 1
+        n += int(found.max(initial=-1)) + 1  # an image may be left out as a whole
     stroke = np.concatenate(parts)
     work = copy.copy(segmenter)
     embeddings = [work.embed(e) for e in images]
-    work._update_projection(embeddings)
+    work.update_projection(embeddings)
     features = [
         e.samples(work.projection, a.rows, a.cols)
         for e, a in zip(embeddings, painted, strict=True)

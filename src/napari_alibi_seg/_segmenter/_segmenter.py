@@ -1,35 +1,28 @@
 """The facade: embed an image, fit on scribbles, predict, save, load.
 
 Joins the rooms: `data` reads and tiles, `features` computes, `learn` classifies. Input
-is validated here, once. It knows no command line and no window; long work comes as
-generators (`iter_embed`, `iter_predict`) that can be stopped at any tile.
+is validated here and in `_embedder`, once. It knows no command line and no window;
+long work comes as generators (`iter_embed`, `iter_predict`) that can be stopped at any
+tile.
 """
 
 from __future__ import annotations
 
-import logging
 import operator
-import shutil
-import tempfile
-import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from napari_alibi_seg._base import (
     Backbone,
     ClassifierSettings,
     FeatureSettings,
-    FloatArray,
-    PixelSize,
     SettingsError,
     TileResult,
 )
+from napari_alibi_seg._segmenter._embedder import Embedder
 from napari_alibi_seg._segmenter._embedding import (
     Embedding,
     PixelFeatures,
@@ -41,18 +34,9 @@ from napari_alibi_seg._segmenter._painted import (
     read_painted,
 )
 from napari_alibi_seg._segmenter._predict import iter_tiles
-from napari_alibi_seg._segmenter._recipe import ClassInfo, Frozen, class_infos
-from napari_alibi_seg.data import (
-    Annotations,
-    DiskStore,
-    ImageSource,
-    MemoryStore,
-    TokenGrid,
-    TokenStore,
-    WorkingImage,
-    open_image,
-)
-from napari_alibi_seg.features import iter_extract
+from napari_alibi_seg._segmenter._recipe import ClassInfo, class_infos
+from napari_alibi_seg._segmenter._segmentation import Segmentation, assembled
+from napari_alibi_seg.data import Annotations
 from napari_alibi_seg.learn import (
     PixelClassifier,
     Projection,
@@ -60,54 +44,13 @@ from napari_alibi_seg.learn import (
     fit_projection,
 )
 
-if TYPE_CHECKING:
-    from napari_alibi_seg.features import ExtractedTile
+__all__ = ["Segmenter"]
 
-__all__ = ["Segmentation", "Segmenter", "delete_scratch"]
-
-_logger = logging.getLogger(__name__)
-
-# Inside a folder of stores: those that nobody asked to keep.
-SCRATCH_FOLDER = ".alibi-seg-scratch"
 # Enough tokens to know 384 channels; more only cost time.
 _PROJECTION_SAMPLES = 50_000
-# Tokens that nobody asked to keep: more lie in a temporary folder.
-_MEMORY_STORE_BYTES = 512 << 20
 
 
-@dataclass(frozen=True)
-class Segmentation:
-    """A segmented image.
-
-    Attributes
-    ----------
-    labels : (Y, X) array of unsigned int
-        Class ids as painted.
-    probabilities : (K, Y, X) float32
-        By ascending class id.
-    uncertainty : (Y, X) float32
-        Normalised entropy, 0 to 1.
-    class_ids : tuple of int
-        Ascending.
-    pixel_size : PixelSize or None
-        Of the image.
-    """
-
-    labels: npt.NDArray[np.unsignedinteger[Any]]
-    probabilities: FloatArray
-    uncertainty: FloatArray
-    class_ids: tuple[int, ...]
-    pixel_size: PixelSize | None
-
-    def fractions(self) -> dict[int, float]:
-        """Return the area fraction of every id that occurs or was trained."""
-        ids, counts = np.unique(self.labels, return_counts=True)
-        found = dict(zip(ids.tolist(), counts.tolist(), strict=True))
-        keys = sorted({*self.class_ids, *found})
-        return {i: found.get(i, 0) / self.labels.size for i in keys}
-
-
-class Segmenter:
+class Segmenter(Embedder):
     """Turn a few scribbles on a micrograph into a full-resolution segmentation.
 
     Parameters
@@ -162,41 +105,10 @@ class Segmenter:
         device: str = "auto",
         workers: int | None = None,
     ) -> None:
-        if features is None:
-            kind = "classical" if backbone is None else "both"
-            features = FeatureSettings(kind=kind)
-        if features.kind == "classical" and backbone is not None:
-            raise SettingsError(
-                "Classical features use no backbone, but one was given. Drop "
-                "`backbone`, or use `kind='both'` or `kind='vit'`."
-            )
-        if features.kind != "classical" and backbone is None:
-            raise SettingsError(
-                f"`kind={features.kind!r}` needs a `backbone`: a registry name, a "
-                f"weights file, or a loaded backbone."
-            )
-        if workers is not None and workers < 1:
-            raise SettingsError(f"`workers` must be 1 or more, got {workers}.")
-        # where a file lay is only a hint for the next load; its hash is what counts
-        self.weights_hint: str | None = None
-        self.denoiser_hint: str | None = None
-        if isinstance(backbone, (str, Path)):
-            from napari_alibi_seg.features import (  # imports torch
-                load_backbone,
-                located_spec,
-            )
-
-            self.weights_hint = located_spec(backbone)
-
-            backbone = load_backbone(backbone, device=device)
-        self.backbone: Backbone | None = backbone
-        self.features = features
+        super().__init__(
+            backbone, features, store=store, device=device, workers=workers
+        )
         self.settings = classifier or ClassifierSettings()
-        self.store = None if store is None else Path(store)
-        self.workers = workers
-        # inside `store`, for tokens that nobody asked to keep
-        self.scratch_folder = SCRATCH_FOLDER
-        self.frozen: Frozen | None = None
         self.classes: dict[int, ClassInfo] = {}
         self.classifier: PixelClassifier | None = None
         self.projection: Projection | None = None
@@ -205,133 +117,6 @@ class Segmenter:
         # of the file this was saved to or loaded from
         self.content_hash: str = ""
         self._training: list[Embedding] = []
-
-    def open(self, image: Any, *, plane: int | None = None) -> ImageSource:
-        """Open an image as this segmenter would; see `open_image`."""
-        return open_image(image, plane=plane)
-
-    def iter_embed(
-        self,
-        image: Any,
-        *,
-        plane: int | None = None,
-        order: Sequence[int] | None = None,
-        into: list[Embedding] | None = None,
-    ) -> Iterator[ExtractedTile]:
-        """Compute and keep the ViT tokens of an image, one tile after the other.
-
-        Parameters
-        ----------
-        image : path, array or ImageSource
-            The image.
-        plane : int, optional
-            Plane of a stack, from 0.
-        order : sequence of int, optional
-            Tiles first wanted; see `iter_extract`.
-        into : list, optional
-            Receives the embedding before the first tile, so that a caller can use it
-            while it fills.
-
-        Yields
-        ------
-        ExtractedTile
-            Nothing at all for classical features or when all is stored already.
-        """
-        embedding = self.prepare(image, plane=plane)
-        if into is not None:
-            into.append(embedding)
-        yield from self.iter_complete(embedding, order=order)
-
-    def iter_complete(
-        self,
-        embedding: Embedding,
-        *,
-        order: Sequence[int] | None = None,
-        only: Sequence[int] | None = None,
-    ) -> Iterator[ExtractedTile]:
-        """Compute the tiles that an embedding lacks; see `iter_embed`.
-
-        With `only`, no others than these.
-        """
-        if embedding.store is not None and embedding.store.missing():
-            assert self.backbone is not None
-            yield from iter_extract(
-                self.backbone,
-                embedding.image,
-                embedding.store,
-                order=order,
-                only=only,
-                workers=self.workers,
-            )
-
-    def prepare(
-        self, image: Any, *, plane: int | None = None, scratch: bool = False
-    ) -> Embedding:
-        """Return the embedding of an image with whatever is stored of it already.
-
-        With `scratch`, tokens that are not in a store already go to one of their own,
-        which the caller deletes when it is done.
-        """
-        source = open_image(image, plane=plane)
-        if self.frozen is None:
-            self.frozen = Frozen.of(source, self.features)
-            # its range is this image's own: no second look at the pixels
-            view = WorkingImage(source, self.frozen.channels, self.frozen.intensity)
-        else:
-            view = self.frozen.view(source, self.features)
-        store = None
-        if self.features.kind != "classical":
-            store = self._token_store(view, scratch)
-        return Embedding(view, store, self.features.kind != "vit")
-
-    def _token_store(self, view: WorkingImage, scratch: bool) -> TokenStore:
-        assert self.backbone is not None
-        assert self.frozen is not None
-        grid = self.frozen.grid(view.shape, self.features, self.backbone)
-        if self.store is None:
-            return _unkept_store(grid, self.backbone.embed_dim)
-        identity = {
-            "image": view.source.content_hash(),
-            "channels": view.channels
-            if isinstance(view.channels, str)
-            else list(view.channels),
-            "intensity": view.intensity.to_dict(),
-            "backbone": self.backbone.identity,
-        }
-        kept = DiskStore.locate(self.store, identity, grid, self.backbone.embed_dim)
-        root = self.store
-        if scratch and root.suffix != ".zarr" and not kept.exists():
-            root = root / self.scratch_folder
-        return DiskStore(root, identity, grid, self.backbone.embed_dim)
-
-    def embed(self, image: Any, *, plane: int | None = None) -> Embedding:
-        """Compute the features of an image that are worth keeping.
-
-        Parameters
-        ----------
-        image : path, array, ImageSource or Embedding
-            The image; an embedding is completed if tiles are missing.
-        plane : int, optional
-            Plane of a stack, from 0.
-
-        Returns
-        -------
-        Embedding
-            Give it to `fit` and `predict` in place of the image.
-
-        Raises
-        ------
-        ImageFileError
-            If the image cannot be read.
-        SettingsError
-            If it does not have the channels asked for.
-        """
-        embedding = (
-            image if isinstance(image, Embedding) else self.prepare(image, plane=plane)
-        )
-        for _ in self.iter_complete(embedding):
-            pass
-        return embedding
 
     def fit(
         self,
@@ -404,7 +189,7 @@ class Segmenter:
         AnnotationError
             If fewer than two classes are painted in all.
         """
-        self._update_projection(embeddings)
+        self.update_projection(embeddings)
         samples = [
             embedding.samples(self.projection, found.rows, found.cols)
             for embedding, found in zip(embeddings, painted, strict=True)
@@ -510,21 +295,12 @@ class Segmenter:
         """
         classifier = self.require_fitted()
         embedding = self.embed(image, plane=plane)
-        shape = embedding.shape
-        labels: npt.NDArray[Any] | None = None
-        proba = np.empty((len(classifier.class_ids), *shape), np.float32)
-        uncertainty = np.empty(shape, np.float32)
-        for tile in self.iter_predict(embedding, order="reading"):
-            if labels is None:
-                labels = np.empty(shape, tile.labels_yx.dtype)
-            at = tile.window.slices
-            labels[at] = tile.labels_yx
-            proba[(slice(None), *at)] = tile.proba_kyx
-            uncertainty[at] = tile.uncertainty_yx
-        assert labels is not None
-        size = embedding.image.source.pixel_size
-        ids = tuple(int(i) for i in classifier.class_ids)
-        return Segmentation(labels, proba, uncertainty, ids, size)
+        return assembled(
+            self.iter_predict(embedding, order="reading"),
+            embedding.shape,
+            [int(i) for i in classifier.class_ids],
+            embedding.image.source.pixel_size,
+        )
 
     def save(self, path: Path | str) -> None:
         """Write the classifier and everything it needs to one `.alibiseg` file.
@@ -583,7 +359,7 @@ class Segmenter:
             )
         return self.classifier
 
-    def _update_projection(self, embeddings: list[Embedding]) -> None:
+    def update_projection(self, embeddings: list[Embedding]) -> None:
         """Fit the projection once for a set of embeddings; new scribbles keep it."""
         if self.features.kind == "classical" or self.features.components is None:
             self.projection = None
@@ -593,38 +369,14 @@ class Segmenter:
             self.projection = fit_projection(tokens, n)
         self._training = embeddings
 
+    def take_projection(self, other: Segmenter) -> None:
+        """Take over the projection of a copy, and what it was fitted to."""
+        self.projection, self._training = other.projection, other._training
 
-def _unkept_store(grid: TokenGrid, n_channels: int) -> TokenStore:
-    """Return a store of tokens that nobody asked to keep, in memory if they are few."""
-    n_bytes = grid.shape[0] * grid.shape[1] * n_channels * 2
-    if n_bytes <= _MEMORY_STORE_BYTES:
-        return MemoryStore(grid, n_channels)
-    folder = Path(tempfile.mkdtemp(prefix="alibi-seg-"))
-    _logger.info(
-        "Features of %.1f GB go to %s and are deleted when they are no longer used; "
-        "name a `store` to keep them.",
-        *(n_bytes / 1e9, folder),
-    )
-    store = DiskStore(folder, {"temporary": True}, grid, n_channels)
-    # also runs when the program ends
-    weakref.finalize(store, shutil.rmtree, folder, ignore_errors=True)
-    return store
-
-
-def delete_scratch(embedding: Embedding) -> None:
-    """Delete the tokens of an embedding if nobody asked to keep them.
-
-    See `scratch` of `Segmenter.prepare`.
-    """
-    store = embedding.store
-    if not isinstance(store, DiskStore):
-        return
-    folder = store.path.parent
-    if folder.name.startswith(SCRATCH_FOLDER):
-        store.delete()
-        if folder.name != SCRATCH_FOLDER:  # others may be about to use that one
-            with suppress(OSError):
-                folder.rmdir()
+    def take_fit(self, other: Segmenter) -> None:
+        """Take over all that a copy has learned."""
+        self.take_projection(other)
+        self.classifier, self.classes = other.classifier, other.classes
 
 
 def _same(one: list[Embedding], other: list[Embedding]) -> bool:

@@ -1,66 +1,42 @@
 """Scribbles as blocks: what is painted, without the image around it.
 
 An image of 20,000 x 20,000 pixels has 400 million labels, of which strokes paint a
-thousandth. `ScribbleBlocks` mirrors a label array in blocks of 256 x 256 pixels and
-keeps those with paint: a stroke updates the blocks under it, counts come from the
-blocks, and a file holds them compressed. Only this module knows the layout of that
-file; where it lies and when it is written is left to `_project`.
+thousandth. `ScribbleBlocks` mirrors a label array in blocks and keeps those with paint:
+a stroke updates the blocks under it, and counts come from the blocks. What a block is
+stands in `_block`, their file in `_block_file`; where that lies and when it is written
+is left to `_project`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
 
-from napari_alibi_seg._base import AnnotationError, StoreError, Window
-from napari_alibi_seg._workspace._painting import check_ids, clipped
+from napari_alibi_seg._base import AnnotationError, Window
+from napari_alibi_seg._workspace._block import (
+    BLOCK_PX,
+    Block,
+    Key,
+    block_of,
+    block_window,
+    counts_of,
+    enlarged,
+    highest,
+    is_same,
+    meet,
+    n_samples,
+    overlap,
+)
+from napari_alibi_seg._workspace._block_file import file_of, parsed
+from napari_alibi_seg._workspace._painting import clipped
 from napari_alibi_seg.data import Annotations
 
-__all__ = ["BLOCK_PX", "Patch", "ScribbleBlocks"]
-
-BLOCK_PX = 256
-_FORMAT = "alibi-seg-scribbles"
-_VERSION = 1
-# Level 1: strokes are mostly zeros, and a higher level gains bytes nobody misses.
-_LEVEL = 1
-_MAX_SIDE = 2**31 - 1
-
-_Ids: TypeAlias = "npt.NDArray[np.uint16]"
-_Key: TypeAlias = tuple[int, int]
-
-
-@dataclass(slots=True)
-class _Block:
-    """Pixels of one block, raw until they were first compressed."""
-
-    counts: dict[int, int]
-    shape: tuple[int, int]
-    raw: _Ids | None = None
-    packed: bytes = b""
-
-    def compressed(self) -> bytes:
-        raw = self.raw
-        if raw is not None:
-            # a reader in another thread finds either, never neither
-            self.packed = zlib.compress(raw.tobytes(), _LEVEL)
-            self.raw = None
-        return self.packed
-
-    def pixels(self) -> _Ids:
-        raw = self.raw
-        if raw is not None:
-            return raw
-        return _unpacked(self.packed, self.shape)
+__all__ = ["Patch", "ScribbleBlocks"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +49,8 @@ class Patch:
         The blocks by position, None where nothing is painted.
     """
 
-    before: Mapping[_Key, _Block | None]
-    after: Mapping[_Key, _Block | None]
+    before: Mapping[Key, Block | None]
+    after: Mapping[Key, Block | None]
 
     @property
     def reverse(self) -> Patch:
@@ -107,7 +83,7 @@ class ScribbleBlocks:
     """
 
     shape: tuple[int, int]
-    _blocks: dict[_Key, _Block] = field(default_factory=dict, repr=False)
+    _blocks: dict[Key, Block] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self._blocks)
@@ -139,12 +115,12 @@ class ScribbleBlocks:
             )
         # read and checked before anything is kept: all of it or nothing
         fresh = {
-            (part.y0 // BLOCK_PX, part.x0 // BLOCK_PX): _block(labels, part)
+            (part.y0 // BLOCK_PX, part.x0 // BLOCK_PX): block_of(labels, part)
             for part in self._parts(clipped(window, self.shape))
         }
         is_changed = False
         for key, block in fresh.items():
-            if not _same(self._blocks.get(key), block):
+            if not is_same(self._blocks.get(key), block):
                 is_changed = True
                 if block is None:
                     del self._blocks[key]
@@ -176,10 +152,11 @@ class ScribbleBlocks:
         [[0, 0, 3, 0], [0, 0, 0, 0]]
         """
         largest = max(self.counts(), default=0)
-        out = np.zeros(_samples(window, step), np.uint8 if largest < 256 else np.uint16)
+        dtype = np.uint8 if largest < 256 else np.uint16
+        out = np.zeros(n_samples(window, step), dtype)
         for key in self._keys_in(window):
-            at = _window(key, self.shape)
-            part = _overlap(at, window)
+            at = block_window(key, self.shape)
+            part = overlap(at, window)
             rows, cols = (
                 slice((a - b) // step, -(-(c - b) // step))
                 for a, b, c in (
@@ -190,7 +167,7 @@ class ScribbleBlocks:
             own = self._blocks[key].pixels()[
                 part.y0 - at.y0 : part.y1 - at.y0, part.x0 - at.x0 : part.x1 - at.x0
             ]
-            out[rows, cols] = _highest(own, step)
+            out[rows, cols] = highest(own, step)
         return out
 
     def paint(self, y0: int, x0: int, step: int, ids: Any, changed: Any) -> Patch:
@@ -221,9 +198,9 @@ class ScribbleBlocks:
             x0 + int(cols[0]) * step,
             x0 + (int(cols[-1]) + 1) * step,
         )
-        after: dict[_Key, _Block | None] = {}
+        after: dict[Key, Block | None] = {}
         for part in self._parts(clipped(around, self.shape)):
-            spot = _overlap(part, around)
+            spot = overlap(part, around)
             samples = (
                 slice((spot.y0 - y0) // step, -(-(spot.y1 - y0) // step)),
                 slice((spot.x0 - x0) // step, -(-(spot.x1 - x0) // step)),
@@ -237,22 +214,22 @@ class ScribbleBlocks:
                 after[key] = self._painted(
                     key,
                     inside,
-                    _enlarged(ids[samples], step, spot.shape),
-                    _enlarged(changed[samples], step, spot.shape),
+                    enlarged(ids[samples], step, spot.shape),
+                    enlarged(changed[samples], step, spot.shape),
                 )
-        after = {k: b for k, b in after.items() if not _same(self._blocks.get(k), b)}
+        after = {k: b for k, b in after.items() if not is_same(self._blocks.get(k), b)}
         patch = Patch({k: self._blocks.get(k) for k in after}, after)
         self.apply(patch)
         return patch
 
     def _painted(
-        self, key: _Key, inside: tuple[slice, slice], ids: Any, changed: Any
-    ) -> _Block | None:
+        self, key: Key, inside: tuple[slice, slice], ids: Any, changed: Any
+    ) -> Block | None:
         """Return what becomes of a block where some of its pixels change."""
-        there, shape = self._blocks.get(key), _window(key, self.shape).shape
+        there, shape = self._blocks.get(key), block_window(key, self.shape).shape
         raw = np.zeros(shape, "<u2") if there is None else there.pixels().copy()
         np.copyto(raw[inside], ids, where=changed, casting="unsafe")
-        return _Block(_counts(raw), shape, raw) if raw.any() else None
+        return Block(counts_of(raw), shape, raw) if raw.any() else None
 
     def apply(self, patch: Patch) -> None:
         """Put the blocks of a patch in place."""
@@ -264,7 +241,7 @@ class ScribbleBlocks:
 
     def remap(self, mapping: Mapping[int, int]) -> Patch:
         """Replace ids by others, all at once; 0 erases."""
-        after: dict[_Key, _Block | None] = {}
+        after: dict[Key, Block | None] = {}
         for key, block in self._blocks.items():
             if not block.counts.keys().isdisjoint(mapping):
                 before = block.pixels()
@@ -273,7 +250,7 @@ class ScribbleBlocks:
                     raw[before == old] = new
                 is_there = raw.any()
                 after[key] = (
-                    _Block(_counts(raw), block.shape, raw) if is_there else None
+                    Block(counts_of(raw), block.shape, raw) if is_there else None
                 )
         patch = Patch({k: self._blocks.get(k) for k in after}, after)
         self.apply(patch)
@@ -292,7 +269,7 @@ class ScribbleBlocks:
         """
         flats, ids = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
         for key, block in self._blocks.items():
-            at, raw = _window(key, self.shape), block.pixels()
+            at, raw = block_window(key, self.shape), block.pixels()
             rows, cols = np.nonzero(raw)
             flats.append((rows + at.y0) * self.shape[1] + (cols + at.x0))
             ids.append(raw[rows, cols].astype(np.int64))
@@ -330,7 +307,7 @@ class ScribbleBlocks:
         largest = max(self.counts(), default=0)
         labels = np.zeros(self.shape, np.uint8 if largest < 256 else np.uint16)
         for key, block in self._blocks.items():
-            labels[_window(key, self.shape).slices] = block.pixels()
+            labels[block_window(key, self.shape).slices] = block.pixels()
         return labels
 
     def as_patch(self) -> Patch:
@@ -349,23 +326,7 @@ class ScribbleBlocks:
         about : mapping of str to str, optional
             Kept with the pixels, for example which image they belong to.
         """
-        keys = sorted(self._blocks)
-        packed = [self._blocks[k].compressed() for k in keys]
-        arrays: dict[str, npt.NDArray[Any]] = {
-            "keys": np.array(keys, np.int32).reshape(-1, 2),
-            "sizes": np.array([len(p) for p in packed], np.int64),
-            "pixels": np.frombuffer(b"".join(packed), np.uint8),
-        }
-        meta = {
-            "format": _FORMAT,
-            "version": _VERSION,
-            "shape": list(self.shape),
-            "block": BLOCK_PX,
-            "about": dict(about or {}),
-            "digest": _digest(arrays),
-        }
-        text = json.dumps(meta, sort_keys=True, ensure_ascii=False).encode()
-        return save({"meta": np.frombuffer(text, np.uint8), **arrays})
+        return file_of(self.shape, self._blocks, about or {})
 
     @classmethod
     def from_bytes(
@@ -391,19 +352,10 @@ class ScribbleBlocks:
         StoreError
             If it is damaged, foreign or of a later version.
         """
-        try:
-            return _parsed(content)
-        except (
-            *(SafetensorError, zlib.error, ValueError, KeyError, TypeError),
-            *(AttributeError, OverflowError, RecursionError, MemoryError),
-        ) as err:
-            reason = " ".join(str(err).split())[:200] or type(err).__name__
-            raise StoreError(
-                f"{where}: expected scribbles of this program, got a file that is "
-                f"damaged or of another kind ({reason})."
-            ) from err
+        shape, found, about = parsed(content, where)
+        return cls(shape, found), about
 
-    def _keys_in(self, window: Window) -> list[_Key]:
+    def _keys_in(self, window: Window) -> list[Key]:
         """Return the painted blocks that meet a window."""
         if len(self._blocks) * BLOCK_PX**2 < window.shape[0] * window.shape[1]:
             keys = [*self._blocks]
@@ -411,7 +363,7 @@ class ScribbleBlocks:
             parts = self._parts(clipped(window, self.shape))
             keys = [(p.y0 // BLOCK_PX, p.x0 // BLOCK_PX) for p in parts]
         meets = (k for k in keys if k in self._blocks)
-        return [k for k in meets if min(_sides(k, self.shape, window)) > 0]
+        return [k for k in meets if meet(block_window(k, self.shape), window)]
 
     def _parts(self, window: Window) -> Iterator[Window]:
         """Yield whole blocks that meet a window."""
@@ -419,108 +371,4 @@ class ScribbleBlocks:
             return
         for by in range(window.y0 // BLOCK_PX, (window.y1 - 1) // BLOCK_PX + 1):
             for bx in range(window.x0 // BLOCK_PX, (window.x1 - 1) // BLOCK_PX + 1):
-                yield _window((by, bx), self.shape)
-
-
-def _window(key: _Key, shape: tuple[int, int]) -> Window:
-    y, x = key[0] * BLOCK_PX, key[1] * BLOCK_PX
-    return Window(y, min(y + BLOCK_PX, shape[0]), x, min(x + BLOCK_PX, shape[1]))
-
-
-def _overlap(one: Window, other: Window) -> Window:
-    """Return what two windows share; of negative size if that is nothing."""
-    return Window(
-        max(one.y0, other.y0),
-        min(one.y1, other.y1),
-        max(one.x0, other.x0),
-        min(one.x1, other.x1),
-    )
-
-
-def _sides(key: _Key, shape: tuple[int, int], window: Window) -> tuple[int, int]:
-    part = _overlap(_window(key, shape), window)
-    return part.y1 - part.y0, part.x1 - part.x0
-
-
-def _samples(window: Window, step: int) -> tuple[int, int]:
-    height, width = window.shape
-    return -(-height // step), -(-width // step)
-
-
-def _highest(ids: npt.NDArray[Any], step: int) -> npt.NDArray[Any]:
-    """Return the highest id of every `step` pixels a side; the last may be cut."""
-    if step == 1:
-        return ids
-    rows = np.maximum.reduceat(ids, np.arange(0, ids.shape[0], step), axis=0)
-    return np.maximum.reduceat(rows, np.arange(0, ids.shape[1], step), axis=1)
-
-
-def _enlarged(samples: Any, step: int, shape: tuple[int, int]) -> Any:
-    """Repeat samples to the pixels they stand for, cut to a shape."""
-    if step > 1:
-        samples = samples.repeat(step, axis=0).repeat(step, axis=1)
-    return samples[: shape[0], : shape[1]]
-
-
-def _block(labels: Any, window: Window) -> _Block | None:
-    """Return a block of a label array, None where nothing is painted."""
-    ids = np.asarray(labels[window.slices])
-    if not ids.any():
-        return None
-    # always a copy: the caller goes on painting
-    raw = np.array(check_ids(ids), "<u2", order="C")
-    return _Block(_counts(raw), window.shape, raw)
-
-
-def _counts(raw: _Ids) -> dict[int, int]:
-    n = np.bincount(raw.ravel())
-    return {int(i): int(n[i]) for i in np.flatnonzero(n) if i}
-
-
-def _same(one: _Block | None, other: _Block | None) -> bool:
-    if one is None or other is None:
-        return one is other
-    return one.counts == other.counts and np.array_equal(one.pixels(), other.pixels())
-
-
-def _digest(arrays: Mapping[str, npt.NDArray[Any]]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for name in ("keys", "sizes", "pixels"):
-        digest.update(arrays[name].tobytes())
-    return digest.hexdigest()
-
-
-def _unpacked(packed: bytes, shape: tuple[int, int]) -> _Ids:
-    n = shape[0] * shape[1] * 2
-    # one byte more than fits tells a block that would not end
-    content = zlib.decompressobj().decompress(packed, n + 1)
-    if len(content) != n:
-        raise ValueError(f"a block of {len(content)} bytes where {n} belong")
-    return np.frombuffer(content, "<u2").reshape(shape)
-
-
-def _parsed(content: bytes) -> tuple[ScribbleBlocks, dict[str, str]]:
-    arrays = load(content)
-    meta = json.loads(arrays.pop("meta").tobytes())
-    if meta["format"] != _FORMAT or meta["version"] != _VERSION:
-        raise ValueError(f"format {meta['format']!r}, version {meta['version']!r}")
-    if meta["block"] != BLOCK_PX or meta["digest"] != _digest(arrays):
-        raise ValueError("its checksum does not fit")
-    height, width = (int(n) for n in meta["shape"])
-    if not 1 <= min(height, width) <= max(height, width) <= _MAX_SIDE:
-        raise ValueError(f"shape {height} x {width}")
-    blocks = ScribbleBlocks((height, width))
-    ends = np.cumsum(arrays["sizes"])
-    pixels = arrays["pixels"].tobytes()
-    for key, end, size in zip(
-        arrays["keys"].tolist(), ends.tolist(), arrays["sizes"].tolist(), strict=True
-    ):
-        at = (int(key[0]), int(key[1]))
-        window = _window(at, blocks.shape)
-        if min(at) < 0 or min(window.shape) < 1:
-            raise ValueError(f"a block at {at}, outside")
-        packed = pixels[end - size : end]
-        counts = _counts(_unpacked(packed, window.shape))
-        blocks._blocks[at] = _Block(counts, window.shape, None, packed)
-    about = {str(k): str(v) for k, v in dict(meta["about"]).items()}
-    return blocks, about
+                yield block_window((by, bx), self.shape)

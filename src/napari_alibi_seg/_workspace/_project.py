@@ -1,9 +1,8 @@
 """The project of one image: nothing painted is lost but the stroke in progress.
 
 A folder with ``project.json`` and one file of scribbles a plane. Only this module
-knows when these are written and what happens when one is damaged, belongs to another
-image or was written by another program: it is moved aside, never overwritten, and a
-notice says so. Where the folder is, is left to `_places`; the content of the files to
+knows when these are written. What happens to one that cannot be used is left to
+`_project_files`; where the folder is, to `_places`; the content of the files to
 `_state` and `_blocks`.
 """
 
@@ -16,15 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_alibi_seg._base import OutputError, Window
 from napari_alibi_seg._workspace._blocks import Patch, ScribbleBlocks
-from napari_alibi_seg._workspace._files import (
-    FolderLock,
-    Stamp,
-    make_folder,
-    move_aside,
-    remove_leftovers,
-    stamp,
-    write,
-)
+from napari_alibi_seg._workspace._files import FolderLock, make_folder, remove_leftovers
 from napari_alibi_seg._workspace._places import (
     PROJECT_FILE,
     ImageIdentity,
@@ -36,13 +27,12 @@ from napari_alibi_seg._workspace._planes import (
     PlaneKey,
     plane_key,
     plane_name,
-    plane_of,
     scribble_name,
 )
+from napari_alibi_seg._workspace._project_files import ProjectFiles
 from napari_alibi_seg._workspace._reading import (
     Record,
     copy_project,
-    read_blocks,
     read_record,
     refuse_other_image,
 )
@@ -105,12 +95,12 @@ class Project:
         self.is_shared = self._guard.is_taken
         self._lock = threading.RLock()  # of everything below; held for moments
         self._io_lock = threading.Lock()  # of the files; held while writing
+        self._disk = ProjectFiles(folder, self._note)
         self._state = record.state
         self._notices = list(record.notices)
         self._files: dict[PlaneKey, Path] = {}
         self._blocks: dict[PlaneKey, ScribbleBlocks] = {}
         self._dirty: set[PlaneKey] = set()
-        self._stamps: dict[Path, Stamp | None] = {}
         self._written = ""
         # scribbles of any other image are not used; None: of any at all
         self._accepted: frozenset[str | None] | None = frozenset(
@@ -414,7 +404,7 @@ class Project:
         path = self.folder / scribble_name(key)
         about = {"image": self.image.content_hash, "name": self.image.name}
         try:
-            self._write(path, blocks.to_bytes(about))
+            self._disk.write(path, blocks.to_bytes(about))
         except BaseException:
             with self._lock:
                 self._dirty.add(key)
@@ -432,19 +422,9 @@ class Project:
             text = to_json(self._state, self.image, files, beside=is_beside)
         if text == self._written:
             return False
-        self._write(self.folder / PROJECT_FILE, text.encode())
+        self._disk.write(self.folder / PROJECT_FILE, text.encode())
         self._written = text
         return True
-
-    def _write(self, path: Path, content: bytes) -> None:
-        there = stamp(path)
-        if there is not None and there != self._stamps.get(path):
-            aside = move_aside(path, "other")
-            self._note(
-                f"Another program wrote {path.name} in {self.folder} meanwhile. Its "
-                f"version is kept as {aside.name}."
-            )
-        self._stamps[path] = write(path, content)
 
     def _restore_folder(self) -> bool:
         """Make the folder again if somebody removed it while it was in use."""
@@ -460,20 +440,10 @@ class Project:
 
     def _take_over(self, record: Record, *, is_replaced: bool) -> None:
         """Account for the files of a project that was opened."""
-        path = self.folder / PROJECT_FILE
         if self._guard.is_held:
             remove_leftovers(self.folder)
-        if record.is_damaged:
-            aside = move_aside(path, "damaged")
-            self._note(f"The file is kept as {aside.name} in {self.folder}.")
         self._written = "" if record.is_damaged else record.text
-        self._stamps[path] = None if record.is_damaged else record.stamp
-        for found in sorted(self.folder.iterdir()):
-            plane = plane_of(found.name)
-            if plane is not None:
-                self._files[plane] = found
-        for name in sorted(set(record.files) - {p.name for p in self._files.values()}):
-            self._note(f"{name} is missing from {self.folder}; its scribbles are lost.")
+        self._files = self._disk.take_over(record)
         if is_replaced:
             # from now on they belong to this image: its hash goes into every file
             for key in tuple(self._files):
@@ -494,14 +464,10 @@ class Project:
         path = self._files.get(key)
         if path is None:
             return None
-        self._stamps[path] = stamp(path)
-        found = read_blocks(path, self.image.shape, self._accepted)
-        if isinstance(found, ScribbleBlocks):
-            return found
-        aside = move_aside(path, found.label)
-        self._note(f"{found.sentence} It is kept as {aside.name} in {self.folder}.")
-        del self._files[key]
-        return None
+        blocks = self._disk.read_blocks(path, self.image.shape, self._accepted)
+        if blocks is None:
+            del self._files[key]
+        return blocks
 
     def _note(self, sentence: str) -> None:
         _logger.warning("%s", sentence)

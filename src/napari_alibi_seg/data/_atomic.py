@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "check_room",
     "explained",
+    "move_folder",
     "replaced",
     "temporary_beside",
     "write_all",
@@ -111,6 +112,25 @@ def temporary_beside(path: Path) -> Path:
             "first."
         )
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+
+
+def move_folder(folder: Path, target: Path) -> None:
+    """Give a folder its final name, over what lies there, also on another disk."""
+    ready = folder
+    if target.parent.stat().st_dev != folder.stat().st_dev:
+        ready = temporary_beside(target.with_name(f"{target.name}.copy"))
+        shutil.copytree(folder, ready)
+    if target.exists():
+        # a folder cannot be replaced in one step; whoever is killed here finds both
+        old = target.with_name(f".{target.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        target.rename(old)
+        ready.rename(target)
+        shutil.rmtree(old) if old.is_dir() else old.unlink()
+    else:
+        ready.rename(target)
+    if ready is not folder:
+        shutil.rmtree(folder)
 
 
 @contextmanager

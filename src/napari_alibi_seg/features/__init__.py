@@ -14,11 +14,8 @@ from napari_alibi_seg._base import Alibi
 if TYPE_CHECKING:
     from napari_alibi_seg.features._check import check_backbone
     from napari_alibi_seg.features._classical import ClassicalFeatures
-    from napari_alibi_seg.features._cures import (
-        CuredBackbone,
-        cure_backbone,
-        positional_channels,
-    )
+    from napari_alibi_seg.features._cure_blank import positional_channels
+    from napari_alibi_seg.features._cures import CuredBackbone, cure_backbone
     from napari_alibi_seg.features._denoiser import (
         DenoisedBackbone,
         Denoiser,
@@ -123,7 +120,7 @@ _MODULES = {
     "located_spec": "_spec",
     "new_denoiser": "_denoiser",  # torch
     "new_vit": "_trainable",  # torch
-    "positional_channels": "_cures",  # torch
+    "positional_channels": "_cure_blank",  # torch
     "read_checkpoint": "_files",  # torch
     "reload_backbone": "_load",  # torch
     "resolve_device": "_device",  # torch
