@@ -21,7 +21,13 @@ if TYPE_CHECKING:
         iter_features_on,
         open_cluster,
     )
-    from napari_alibi_seg._segmenter import Embedding, Segmentation, Segmenter
+    from napari_alibi_seg._segmenter import (
+        Embedding,
+        PlaneTile,
+        Segmentation,
+        Segmenter,
+        iter_predict_stack,
+    )
     from napari_alibi_seg.data import open_image
 
 __all__ = [
@@ -31,11 +37,13 @@ __all__ = [
     "ClassifierSettings",
     "Embedding",
     "FeatureSettings",
+    "PlaneTile",
     "Segmentation",
     "Segmenter",
     "__version__",
     "iter_apply_on",
     "iter_features_on",
+    "iter_predict_stack",
     "open_cluster",
     "open_image",
 ]
@@ -47,10 +55,12 @@ _HOMES = {
     "ClassifierSettings": "_base",
     "Embedding": "_segmenter",
     "FeatureSettings": "_base",
+    "PlaneTile": "_segmenter",
     "Segmentation": "_segmenter",
     "Segmenter": "_segmenter",
     "iter_apply_on": "_distributed",
     "iter_features_on": "_distributed",
+    "iter_predict_stack": "_segmenter",
     "open_cluster": "_distributed",
     "open_image": "data",
 }

@@ -131,7 +131,7 @@ def test_shared_pixel_sizes(shared_dir):
 
 
 SIZED = {
-    "imagej_tzcyx.tif": PixelSize(0.05, 0.05, "um"),
+    "imagej_tzcyx.tif": PixelSize(0.05, 0.05, "um", z=0.5),
     "ppl_xpl_2ch.ome.tif": PixelSize(0.5, 0.5, "um"),
     "image_labels.h5": PixelSize(0.05, 0.05, "um"),
     "gray.bmp": None,
@@ -549,7 +549,7 @@ def test_hdf5_axis_names(tmp_path):
         assert (source.axes, source.meaning) == ("ZYXC", "channels")
         np.testing.assert_array_equal(whole(source), stored[3])
     size = open_image(tmp_path / "tags.h5", plane=0).pixel_size
-    assert size == PixelSize(0.5, 0.25, "um")
+    assert size == PixelSize(0.5, 0.25, "um", z=1.0)
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])

@@ -16,8 +16,11 @@ N_PLANES = 3
 PLANES = [result_of(SHAPE, seed) for seed in range(N_PLANES)]
 
 
-def filled(path, order=range(N_PLANES), **options):
-    store = make(path, SHAPE, n_planes=N_PLANES, **options)
+AXES = {"z": {"n_planes": N_PLANES}, "t": {"n_times": N_PLANES}}
+
+
+def filled(path, order=range(N_PLANES), axis="z", **options):
+    store = make(path, SHAPE, **AXES[axis], **options)
     for plane in order:
         for i, window in enumerate(store.tiles):
             store.write(i, cut(PLANES[plane], window), plane)
@@ -27,7 +30,7 @@ def filled(path, order=range(N_PLANES), **options):
 @pytest.mark.parametrize("axis", ["z", "t"])
 @pytest.mark.parametrize("suffix", ["tif", "ome.zarr"])
 def test_planes_come_back_with_levels_and_pixel_size(tmp_path, axis, suffix):
-    store = filled(tmp_path / "a.zarr", plane_axis=axis)
+    store = filled(tmp_path / "a.zarr", axis=axis)
     paths = {k: tmp_path / f"{k}.{suffix}" for k in RESULT_KINDS}
     if suffix == "tif":
         for kind, path in paths.items():
@@ -98,7 +101,7 @@ def test_planes_are_missing_until_they_are_whole(tmp_path):
     [
         pytest.param({}, id="no-stack"),
         pytest.param({"n_planes": 4}, id="longer"),
-        pytest.param({"n_planes": 3, "plane_axis": "t"}, id="time"),
+        pytest.param({"n_times": 3}, id="time"),
     ],
 )
 def test_a_store_of_another_stack_is_refused(tmp_path, more):
@@ -107,9 +110,9 @@ def test_a_store_of_another_stack_is_refused(tmp_path, more):
         make(tmp_path / "a.zarr", SHAPE, **more)
 
 
-@pytest.mark.parametrize("more", [{"n_planes": 0}, {"n_planes": 2, "plane_axis": "w"}])
+@pytest.mark.parametrize("more", [{"n_planes": 0}, {"n_planes": 2, "n_times": -1}])
 def test_planes_that_make_no_sense(tmp_path, more):
-    with pytest.raises(SettingsError, match="1 plane or more along 'z' or 't'"):
+    with pytest.raises(SettingsError, match="must be 1 or more, or None"):
         make(tmp_path / "a.zarr", SHAPE, **more)
 
 

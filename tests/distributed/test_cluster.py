@@ -396,6 +396,42 @@ def test_interrupted_and_completed(home, alone, tmp_path, where):
     assert set(found) == set(expected)
 
 
+@pytest.mark.parametrize("where", [[], ["--workers", "2"]], ids=["here", "workers"])
+def test_interrupted_features_are_completed(home, tmp_path, where):
+    """Ctrl-C while an image is in work: tiles that are stored stay as they are."""
+    spec = ("--backbone", home / "tiny.safetensors", "--alibi", "constant")
+    sizes = ("--scale", "1", "--device", "cpu")
+    line = ("features", home / "big.tif", *spec, *sizes)
+    process = start(tmp_path, *line, "--store", "s", *where)
+    deadline = time.monotonic() + 200
+
+    def chunks(name):
+        return {
+            p.relative_to(tmp_path / name): (p.read_bytes(), p.stat().st_mtime_ns)
+            for p in (tmp_path / name).rglob("*")
+            if p.is_file() and "c" in p.parts
+        }
+
+    while len(chunks("s")) < 5:
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=100)
+    assert process.returncode == 130, err
+    assert err.splitlines()[-1].startswith("Interrupted. What was finished is kept")
+    assert "Traceback" not in err
+    half = chunks("s")
+    for name, more in (("s", where), ("whole", [])):
+        process = start(tmp_path, *line, "--store", name, *more)
+        _, err = process.communicate(timeout=200)
+        assert process.returncode == 0, err
+    found, expected = chunks("s"), chunks("whole")
+    assert 5 <= len(half) < len(expected)
+    assert {p: v for p, v in found.items() if p in half} == half
+    assert {p: v[0] for p, v in found.items()} == {p: v[0] for p, v in expected.items()}
+
+
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
@@ -444,12 +480,45 @@ def test_a_gpu_each(monkeypatch):
     devices = ["cuda:0 (A)", "cuda:1 (B)", "cpu"]
     monkeypatch.setattr("napari_alibi_seg.features.describe_devices", lambda: devices)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
-    seen = [{"CUDA_VISIBLE_DEVICES": "4"}, {"CUDA_VISIBLE_DEVICES": "7"}]
+    seen = [
+        {"CUDA_VISIBLE_DEVICES": gpu, "ALIBI_SEG_ONE_GPU": "1"} for gpu in ("4", "7")
+    ]
     assert _cluster._devices(2, "auto") == seen
     assert _cluster._devices(1, "cuda:1") == seen[1:]
     assert _cluster._devices(3, "cpu") == [{"CUDA_VISIBLE_DEVICES": ""}] * 3
     with pytest.raises(SettingsError, match="at most 2 workers, got 3"):
         _cluster._devices(3, "auto")
+    with pytest.raises(SettingsError, match=r"from cuda:0 to cuda:1, got 'cuda:2'"):
+        _cluster._devices(1, "cuda:2")
+
+
+def test_real_processes_see_a_gpu_each_also_after_one_died(monkeypatch):
+    """The machine's list of GPUs is made up; processes and what they see are real."""
+
+    def sights(device):  # sent by value: a worker need not import this module
+        from napari_alibi_seg._distributed._units import device_here
+
+        # what is set after the driver was asked comes too late
+        is_late = "torch" in sys.modules
+        return os.environ.get("CUDA_VISIBLE_DEVICES"), device_here(device), is_late
+
+    devices = ["cuda:0 (A)", "cuda:1 (B)", "cpu"]
+    monkeypatch.setattr("napari_alibi_seg.features.describe_devices", lambda: devices)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    expected = [("0", "cuda:0", False), ("1", "cuda:0", False)]
+    with open_cluster(workers=2) as client:
+        assert sorted(client.run(sights, "cuda:1").values()) == expected
+        pids = client.run(os.getpid)
+        first = next(iter(pids))
+        os.kill(pids[first], signal.SIGKILL)
+        deadline = time.monotonic() + 60
+        while set(client.run(os.getpid, on_error="ignore").values()) & {pids[first]}:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        client.wait_for_workers(2, timeout=60)
+        assert sorted(client.run(sights, "cuda:1").values()) == expected
+    with open_cluster(workers=1, device="cuda:1") as client:
+        assert [*client.run(sights, "cuda:1").values()] == [("1", "cuda:0", False)]
 
 
 def test_a_scheduler_that_runs_elsewhere(home, alone, two, tmp_path):

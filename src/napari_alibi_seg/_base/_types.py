@@ -59,15 +59,24 @@ class Window:
 class PixelSize:
     """Physical side of a pixel, rows then columns, in `unit`.
 
+    `z` is the distance of planes, None where it is not known or there are none.
+
     Examples
     --------
     >>> PixelSize(0.5, 0.5, "um")
     PixelSize(y=0.5, x=0.5, unit='um')
+    >>> PixelSize(5, 5, "nm", z=20)
+    PixelSize(y=5, x=5, unit='nm', z=20)
     """
 
     y: float
     x: float
     unit: str
+    z: float | None = None
+
+    def __repr__(self) -> str:
+        z = "" if self.z is None else f", z={self.z!r}"
+        return f"PixelSize(y={self.y!r}, x={self.x!r}, unit={self.unit!r}{z})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,9 @@ Running again skips what is done and goes on with what is half done:
 
 Of a stack or time series it segments the plane that --plane names, or all with
 --all-planes: the outputs are then stacks of the same length, and --z-smooth 1 averages
-the probabilities of neighbouring planes, which helps where planes are thin and noisy:
+the probabilities of neighbouring planes, which helps where planes are thin and noisy.
+Of a series of stacks --time names the point in time; with --all-planes alone all are
+done, and nothing is smoothed across time:
 
   alibi-seg apply my.alibiseg fib-sem.tif --out segmented --all-planes --z-smooth 1
 
@@ -69,6 +71,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backbone", metavar="PATH", help="where the weights are now (checked by hash)"
     )
+    parser.add_argument(
+        "--time", type=int, metavar="T", help="point in time of series, from 0"
+    )
     planes = parser.add_mutually_exclusive_group()
     planes.add_argument(
         "--plane", type=int, metavar="Z", help="plane of stacks, from 0"
@@ -108,6 +113,7 @@ def command(args: argparse.Namespace) -> int:
         uncertainty=args.uncertainty,
         overwrite=args.overwrite,
         plane=args.plane,
+        time=args.time,
         all_planes=args.all_planes,
         z_smooth=args.z_smooth,
         format=args.format,

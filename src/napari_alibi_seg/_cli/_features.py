@@ -43,6 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--plane", type=int, metavar="Z", help="plane of a stack, from 0"
     )
+    parser.add_argument(
+        "--time", type=int, metavar="T", help="point in time of a series, from 0"
+    )
     add_vit(parser)
     add_cluster(parser)
     add_store(parser)
@@ -89,6 +92,7 @@ def _steps(
         return iter_features_on(
             *(client, chosen, settings, args.images, store),
             plane=args.plane,
+            time=args.time,
             device=args.device,
         )
     from napari_alibi_seg._segmenter import iter_feature_files
@@ -97,6 +101,7 @@ def _steps(
     return iter_feature_files(
         *(backbone, settings, args.images, store),
         plane=args.plane,
+        time=args.time,
         workers=args.threads,
     )
 

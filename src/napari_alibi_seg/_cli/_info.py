@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from napari_alibi_seg._cli._common import EXIT_OK, add_json, emit
+
+if TYPE_CHECKING:
+    from napari_alibi_seg._base import PixelSize
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,7 +71,8 @@ def _image(path: Path, plane: int | None) -> dict[str, Any]:
     from napari_alibi_seg._base import Window
     from napari_alibi_seg.data import open_image
 
-    source = open_image(path, plane=plane)
+    # any plane tells what all have in common
+    source = open_image(path, plane=plane or 0, time=0)
     size = source.pixel_size
     # the first pixel proves that pixels can be read, not only the header
     source.read(Window(0, 1, 0, 1))
@@ -80,9 +84,15 @@ def _image(path: Path, plane: int | None) -> dict[str, Any]:
         "dtype": str(source.dtype),
         "channels": source.n_channels,
         "meaning": source.meaning,
-        "pixel_size": None if size is None else [size.y, size.x, size.unit],
+        "pixel_size": None if size is None else _listed(size),
         "notes": list(source.notes),
     }
+
+
+def _listed(size: PixelSize) -> list[Any]:
+    """Return the distance of planes, if known, and the sides, as numbers with unit."""
+    z = [] if size.z is None else [size.z]
+    return [*z, size.y, size.x, size.unit]
 
 
 def _lines(value: Any, indent: str = "") -> list[str]:

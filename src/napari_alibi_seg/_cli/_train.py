@@ -6,7 +6,8 @@ Each image needs a label image of the same height and width: PNG or TIFF of clas
   alibi-seg train a.tif b.tif --labels a_scribbles.png b_scribbles.png --out my.alibiseg
 
 A stack is trained on the planes that are painted in a stack of labels, or on the one
-that --plane names.
+that --plane names; a series of stacks on all that is painted at any time, or at the one
+that --time names.
 
 Without --features and --backbone, the default ViT is used together with classical
 features if its weights are here, else classical features alone; the choice is told.
@@ -85,9 +86,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "painted in a stack of labels)",
     )
     parser.add_argument(
+        "--time",
+        type=int,
+        metavar="T",
+        help="the only point in time of series that counts, from 0",
+    )
+    parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of the forest (default: 0)"
     )
     add_vit(parser)
+    _add_finer_settings(parser)
+    add_store(parser)
+    add_json(parser)
+
+
+def _add_finer_settings(parser: argparse.ArgumentParser) -> None:
     more = parser.add_argument_group("finer settings")
     more.add_argument(
         "--components",
@@ -130,13 +143,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     more.add_argument(
         "--unsure-id", type=int, default=0, metavar="ID", help="default: 0"
     )
-    add_store(parser)
-    add_json(parser)
 
 
 def command(args: argparse.Namespace) -> int:
     """Train and save."""
-    from napari_alibi_seg._segmenter import Segmenter, check_target
+    from napari_alibi_seg._segmenter import Segmenter, check_target, painted_planes
     from napari_alibi_seg.data import Annotations
 
     if len(args.images) != len(args.labels):
@@ -159,8 +170,8 @@ def command(args: argparse.Namespace) -> int:
         embeddings: list[Embedding] = []
         painted: list[Annotations] = []
         for image, labels in zip(args.images, args.labels, strict=True):
-            for embedding, found in segmenter.painted(image, labels, plane=args.plane):
-                embeddings.append(embedding)
+            for source, found in painted_planes(image, labels, args.plane, args.time):
+                embeddings.append(segmenter.prepare(source))
                 painted.append(found)
         for embedding in embeddings:
             _say_how_long(segmenter, embedding)

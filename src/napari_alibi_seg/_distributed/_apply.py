@@ -17,7 +17,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from napari_alibi_seg._base import ClassifierFileError
 from napari_alibi_seg._distributed._flows import Flow, Unit, UnitDone, iter_flows
-from napari_alibi_seg._distributed._units import UNIT_TILES, first_error, in_groups
+from napari_alibi_seg._distributed._units import (
+    UNIT_TILES,
+    device_here,
+    first_error,
+    in_groups,
+)
 from napari_alibi_seg._segmenter import (
     LARGE_PX,
     LONG_SECONDS,
@@ -34,6 +39,7 @@ from napari_alibi_seg._segmenter import (
     file_tasks,
     open_job,
 )
+from napari_alibi_seg.data import IntensityRange
 from napari_alibi_seg.features import GPU_BATCH
 
 if TYPE_CHECKING:
@@ -106,6 +112,8 @@ class Plan:
         What it will take one worker.
     units : tuple of PlaneUnit or None
         Of a stack, what is shared instead of tiles.
+    intensity : IntensityRange or None
+        Of the image, which only one worker needs to measure; of a stack none.
     """
 
     content_hash: str
@@ -117,6 +125,7 @@ class Plan:
     n_tiles: int
     estimate: Estimate | None = None
     units: tuple[PlaneUnit, ...] | None = None
+    intensity: IntensityRange | None = None
 
     def stripped(self) -> Plan:
         """Return what every unit needs to know."""
@@ -327,7 +336,7 @@ def _segmenter(
 ) -> Segmenter:
     """Load the classifier, once a process."""
     segmenter = Segmenter.load(
-        path, backbone=backbone, store=store, device=device, workers=1
+        path, backbone=backbone, store=store, device=device_here(device), workers=1
     )
     if segmenter.content_hash != content_hash:
         raise ClassifierFileError(
@@ -347,7 +356,7 @@ def _new_job(
     return open_job(segmenter, task, token_store)
 
 
-# An image's range, its hash and its tokens near by are worth keeping between units.
+# An image's hash and its tokens near by are worth keeping between units.
 @lru_cache(maxsize=2)
 def _job(source: ClassifierSource, task: FileTask, plan: Plan) -> FileJob:
     job = _new_job(source, task, plan.token_store)
@@ -355,6 +364,8 @@ def _job(source: ClassifierSource, task: FileTask, plan: Plan) -> FileJob:
         job.take_over(plan.content_hash, {})  # no plane is read
     else:
         job.check_image(plan.content_hash)
+        assert plan.intensity is not None
+        job.take_range(plan.intensity)
     return job
 
 
@@ -386,6 +397,7 @@ def begin(
         n_tokens=0 if tokens is None else len(tokens.grid.tiles),
         n_tiles=len(job.results.tiles),
         estimate=estimate,
+        intensity=job.embedding.image.intensity,
     )
 
 

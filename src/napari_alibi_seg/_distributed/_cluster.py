@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from napari_alibi_seg._base import ComputeError, SettingsError
+from napari_alibi_seg._distributed._units import ONE_GPU
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -186,13 +187,24 @@ def _devices(n_workers: int, device: str) -> list[dict[str, Any]]:
     n_gpus = sum(name.startswith("cuda") for name in describe_devices())
     if not n_gpus:
         return [{}] * n_workers
-    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")  # numbers, or names of GPUs
     ids = listed.split(",") if listed else [str(i) for i in range(n_gpus)]
     if device.startswith("cuda:"):
-        ids = [ids[int(device.removeprefix("cuda:"))]]
+        ids = [_numbered(ids, device)]
     if n_workers > len(ids):
         raise SettingsError(
             f"Each process gets a GPU of its own: expected at most {len(ids)} workers, "
             f"got {n_workers}. Ask for fewer, or for the CPU with --device cpu."
         )
-    return [{"CUDA_VISIBLE_DEVICES": ids[k]} for k in range(n_workers)]
+    return [{"CUDA_VISIBLE_DEVICES": ids[k], ONE_GPU: "1"} for k in range(n_workers)]
+
+
+def _numbered(ids: list[str], device: str) -> str:
+    """Return the GPU that is meant by ``cuda:<n>``."""
+    number = device.removeprefix("cuda:")
+    if not (number.isdecimal() and int(number) < len(ids)):
+        raise SettingsError(
+            f"Expected a GPU from cuda:0 to cuda:{len(ids) - 1}, got {device!r}. "
+            f"`alibi-seg info` lists what is here."
+        )
+    return ids[int(number)]

@@ -21,7 +21,12 @@ from napari_alibi_seg._base import (
     WeightsError,
 )
 from napari_alibi_seg._distributed._flows import Flow, Unit, UnitDone, iter_flows
-from napari_alibi_seg._distributed._units import UNIT_TILES, first_error, in_groups
+from napari_alibi_seg._distributed._units import (
+    UNIT_TILES,
+    device_here,
+    first_error,
+    in_groups,
+)
 from napari_alibi_seg._segmenter import (
     BackboneChoice,
     Embedding,
@@ -31,6 +36,7 @@ from napari_alibi_seg._segmenter import (
     feature_file,
     identity_text,
 )
+from napari_alibi_seg.data import open_image
 from napari_alibi_seg.features import GPU_BATCH
 
 if TYPE_CHECKING:
@@ -53,8 +59,8 @@ class FeatureSource:
         `FeatureSettings` as JSON.
     store : Path
         Folder of feature stores, or one store.
-    plane : int or None
-        Plane of stacks.
+    plane, time : int or None
+        Plane of stacks, and point in time of series of stacks.
     device : str
         Where the ViT runs.
     run : str
@@ -66,6 +72,7 @@ class FeatureSource:
     settings: str
     store: Path
     plane: int | None
+    time: int | None
     device: str
     run: str
 
@@ -88,6 +95,7 @@ def iter_features_on(
     store: Path,
     *,
     plane: int | None = None,
+    time: int | None = None,
     device: str = "auto",
 ) -> Iterator[Progress | FeatureFile]:
     """Compute and store features on the workers of a cluster.
@@ -105,8 +113,8 @@ def iter_features_on(
     store : Path
         Folder of feature stores, or one store ending in ``.zarr``; all workers write
         to it.
-    plane : int, optional
-        Plane of stacks, from 0.
+    plane, time : int, optional
+        Plane of stacks, and point in time of series of stacks, from 0.
     device : str
         Where the ViT runs on a worker.
 
@@ -138,6 +146,7 @@ def iter_features_on(
         settings.model_dump_json(),
         store.absolute(),
         plane,
+        time,
         device,
         secrets.token_hex(4),
     )
@@ -175,7 +184,7 @@ def _flow(source: FeatureSource, image: Path) -> Flow:
 @lru_cache(maxsize=1)
 def _backbone(choice: BackboneChoice, identity: str, device: str) -> Backbone:
     """Load the backbone, once a process."""
-    backbone = choice.load(device)
+    backbone = choice.load(device_here(device))
     if identity_text(backbone) != identity:
         raise WeightsError(
             f"{choice.name}: expected the backbone {identity}, got "
@@ -190,7 +199,9 @@ def _prepared(source: FeatureSource, image: Path) -> tuple[Segmenter, Embedding]
     backbone = _backbone(source.choice, source.identity, source.device)
     settings = FeatureSettings.model_validate_json(source.settings)
     segmenter = Segmenter(backbone, features=settings, store=source.store, workers=1)
-    return segmenter, segmenter.prepare(image, plane=source.plane)
+    return segmenter, segmenter.prepare(
+        open_image(image, plane=source.plane, time=source.time)
+    )
 
 
 def begin(source: FeatureSource, image: Path) -> Lacking:

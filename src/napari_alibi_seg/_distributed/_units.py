@@ -1,15 +1,32 @@
-"""How much is a unit, and what went wrong in a step."""
+"""How much is a unit, where it runs, and what went wrong in a step."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from napari_alibi_seg._distributed._flows import Done
 
-__all__ = ["UNIT_TILES", "first_error", "in_groups"]
+__all__ = ["ONE_GPU", "UNIT_TILES", "device_here", "first_error", "in_groups"]
+
+# Set where a process sees a single GPU, whatever its number on the machine.
+ONE_GPU = "ALIBI_SEG_ONE_GPU"
 
 # Output tiles, and tiles of features on a CPU, that a worker does at a time: seconds.
 UNIT_TILES = 4
+
+
+def device_here(device: str) -> str:
+    """Return what a device of the machine is called in a worker that sees one of them.
+
+    Examples
+    --------
+    >>> device_here("cuda:3")  # no worker of ours
+    'cuda:3'
+    """
+    if device.startswith("cuda:") and os.environ.get(ONE_GPU):
+        return "cuda:0"
+    return device
 
 
 def in_groups(tiles: Sequence[int], side: int) -> list[tuple[int, ...]]:

@@ -42,19 +42,18 @@ from napari_alibi_seg._segmenter._holdout import (
 from napari_alibi_seg._segmenter._inputs import find_inputs
 from napari_alibi_seg._segmenter._live import iter_live, iter_visible, iter_warm_up
 from napari_alibi_seg._segmenter._manifest import FileResult
-from napari_alibi_seg._segmenter._painted import count_planes
+from napari_alibi_seg._segmenter._painted import painted_planes
+from napari_alibi_seg._segmenter._planes import count_planes
 from napari_alibi_seg._segmenter._recipe import ClassInfo, class_colour
 from napari_alibi_seg._segmenter._result_store import new_result_store
-from napari_alibi_seg._segmenter._segmenter import (
-    Segmentation,
-    Segmenter,
-    delete_scratch,
-)
+from napari_alibi_seg._segmenter._segmentation import Segmentation
+from napari_alibi_seg._segmenter._segmenter import Segmenter
 from napari_alibi_seg._segmenter._stack import (
     PlaneFeatures,
     PlaneTile,
     iter_predict_stack,
 )
+from napari_alibi_seg._segmenter._token_stores import delete_scratch
 from napari_alibi_seg._segmenter._tokens import CellMap, TokenMap
 from napari_alibi_seg._segmenter._where import least_certain
 
@@ -111,5 +110,6 @@ __all__ = [
     "least_certain",
     "new_result_store",
     "open_job",
+    "painted_planes",
     "sentence",
 ]

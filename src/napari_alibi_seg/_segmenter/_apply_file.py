@@ -13,6 +13,7 @@ import hashlib
 import shutil
 from collections.abc import Iterator, Sequence
 from copy import copy
+from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -34,12 +35,14 @@ from napari_alibi_seg._segmenter._handover import (
     content_digest,
 )
 from napari_alibi_seg._segmenter._result_store import new_result_store
-from napari_alibi_seg._segmenter._segmenter import (
-    SCRATCH_FOLDER,
-    Segmenter,
-    delete_scratch,
+from napari_alibi_seg._segmenter._segmenter import Segmenter
+from napari_alibi_seg._segmenter._token_stores import SCRATCH_FOLDER, delete_scratch
+from napari_alibi_seg.data import (
+    ImageSource,
+    IntensityRange,
+    ResultStore,
+    open_image,
 )
-from napari_alibi_seg.data import ImageSource, ResultStore, open_image
 from napari_alibi_seg.features import CPU_THREADS_PER_TILE, GPU_BATCH
 
 __all__ = ["LARGE_PX", "FileJob", "check_hash", "failed_row"]
@@ -96,7 +99,9 @@ class FileJob:
     @cached_property
     def source(self) -> ImageSource:
         """The image."""
-        return open_image(self.task.path, plane=self.task.options.plane)
+        return open_image(
+            self.task.path, plane=self.task.options.plane, time=self.task.options.time
+        )
 
     @cached_property
     def input_hash(self) -> str:
@@ -112,11 +117,13 @@ class FileJob:
     @cached_property
     def recipe(self) -> dict[str, Any]:
         """What the outputs are made from."""
-        return {
+        options = self.task.options
+        made_from = {
             "input": self.input_hash,
             "classifier": self.segmenter.content_hash,
-            "plane": self.task.options.plane,
+            "plane": options.plane,
         }
+        return made_from | ({} if options.time is None else {"time": options.time})
 
     @cached_property
     def embedding(self) -> Embedding:
@@ -329,6 +336,19 @@ class FileJob:
     @cached_property
     def _handover(self) -> Handover:
         return Handover(self.task.out, self.task.stem)
+
+    def take_range(self, intensity: IntensityRange) -> None:
+        """Believe the range of intensities that another process measured.
+
+        Measuring reads the whole image. Call it before anything is computed.
+        """
+        frozen = self.segmenter.frozen
+        assert frozen is not None
+        self.segmenter = copy(self.segmenter)
+        self.segmenter.frozen = replace(frozen, intensity=intensity)
+        self.segmenter.features = self.segmenter.features.model_copy(
+            update={"normalisation": "frozen"}
+        )
 
     def check_image(self, content_hash: str) -> None:
         """Refuse an image that is not the one another process began with.

@@ -18,14 +18,11 @@ from typing import TYPE_CHECKING, Any
 from napari_alibi_seg._segmenter._apply_file import LARGE_PX, FileJob, check_hash
 from napari_alibi_seg._segmenter._batch_task import FileTask, Progress
 from napari_alibi_seg._segmenter._estimate import Estimate, check_room, estimate
-from napari_alibi_seg._segmenter._painted import count_planes
-from napari_alibi_seg._segmenter._segmenter import Segmenter, delete_scratch
-from napari_alibi_seg._segmenter._stack import (
-    PlaneFeatures,
-    iter_predict_stack,
-    z_weights,
-)
-from napari_alibi_seg.data import ImageSource, open_image
+from napari_alibi_seg._segmenter._planes import Planes
+from napari_alibi_seg._segmenter._segmenter import Segmenter
+from napari_alibi_seg._segmenter._stack import PlaneFeatures, iter_predict_stack
+from napari_alibi_seg._segmenter._token_stores import delete_scratch
+from napari_alibi_seg.data import ImageSource
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,10 +49,14 @@ def open_job(
     ImageFileError
         If the image cannot be read.
     SettingsError
-        If it has a stack axis beside time.
+        If it has no such point in time, or a time series without Z is to be smoothed
+        along it.
     """
-    if task.options.all_planes and count_planes(task.path) > 1:
-        return StackJob(segmenter, task, token_store)
+    if task.options.all_planes:
+        planes = Planes.of(task.path, task.options.time)
+        planes.check_smoothing(task.options.z_smooth)
+        if len(planes) > 1:
+            return StackJob(segmenter, task, token_store)
     return FileJob(segmenter, task, token_store)
 
 
@@ -65,15 +66,17 @@ class StackJob(FileJob):
     @cached_property
     def source(self) -> ImageSource:
         """The first plane."""
-        return self._plane(0)
-
-    def _plane(self, plane: int) -> ImageSource:
-        return open_image(self.task.path, plane=plane)
+        return self.planes.first
 
     @cached_property
+    def planes(self) -> Planes:
+        """Which there are."""
+        return Planes.of(self.task.path, self.task.options.time)
+
+    @property
     def n_planes(self) -> int:
-        """How many there are."""
-        return count_planes(self.task.path)
+        """How many there are, over all points in time."""
+        return len(self.planes)
 
     @property
     def pixels(self) -> int:
@@ -83,7 +86,7 @@ class StackJob(FileJob):
     @cached_property
     def plane_hashes(self) -> tuple[str, ...]:
         """Hash of each plane's pixels."""
-        return tuple(self._plane(z).content_hash() for z in range(self.n_planes))
+        return tuple(self.planes.open(z).content_hash() for z in range(self.n_planes))
 
     @cached_property
     def input_hash(self) -> str:
@@ -94,21 +97,23 @@ class StackJob(FileJob):
     @cached_property
     def recipe(self) -> dict[str, Any]:
         """What the outputs are made from."""
-        stack = {"planes": self.n_planes, "z_smooth": self.task.options.z_smooth}
-        return super().recipe | stack
+        return super().recipe | self._stack_settings
 
     @cached_property
     def settings(self) -> dict[str, Any]:
         """How the outputs are computed, for the manifest."""
-        stack = {"planes": self.n_planes, "z_smooth": self.task.options.z_smooth}
-        return super().settings | stack
+        return super().settings | self._stack_settings
+
+    @property
+    def _stack_settings(self) -> dict[str, Any]:
+        found = {"planes": self.n_planes, "z_smooth": self.task.options.z_smooth}
+        if self.planes.n_times is not None and self.planes.n_planes is not None:
+            found["times"] = self.planes.n_times
+        return found
 
     @property
     def _plane_arguments(self) -> dict[str, Any]:
-        lengths = zip(self.source.axes, self.source.file_shape, strict=True)
-        letter = next(a for a, n in lengths if a not in "YXCS" and n > 1)
-        axis = "t" if letter == "T" else "z"
-        return {"n_planes": self.n_planes, "plane_axis": axis}
+        return {"n_planes": self.planes.n_planes, "n_times": self.planes.n_times}
 
     def _check_usable(self) -> None:
         """Raise if the stack does not have what the classifier needs."""
@@ -126,9 +131,7 @@ class StackJob(FileJob):
         missing = self.results.missing_planes()
         if self.pixels <= LARGE_PX or not missing:
             return None
-        embedding = self.segmenter.prepare(
-            self.task.path, plane=missing[0], scratch=True
-        )
+        embedding = self.segmenter.prepare(self.planes.open(missing[0]), scratch=True)
         one = estimate(self.segmenter, embedding, self.task.options.kinds)
         delete_scratch(embedding)
         n = len(missing)
@@ -161,13 +164,15 @@ class StackJob(FileJob):
             self.task.path,
             planes=missing,
             z_smooth=self.task.options.z_smooth,
+            time=self.task.options.time,
         )
         for step in steps:
             if isinstance(step, PlaneFeatures):
-                stage = f"features of plane {step.plane}"
+                at = "" if step.time is None else f", time {step.time}"
+                stage = f"features of plane {step.plane}{at}"
                 yield Progress(path, stage, step.done, step.total)
                 continue
-            self.results.write(step.result.index, step.result, step.plane)
+            self.results.write(step.result.index, step.result, step.position)
             done += 1
             yield Progress(path, "segmentation", done, per_plane * self.n_planes)
 
@@ -179,14 +184,13 @@ class StackJob(FileJob):
         sigma = self.task.options.z_smooth
         if not sigma:
             return 1
-        reach = max(z_weights(0, self.n_planes, sigma))
+        reach = max(self.planes.weights(0, sigma))
         return max(_LEAST_SMOOTHED, _SMOOTHED_PER_NEIGHBOUR * reach)
 
     def hashes_for(self, planes: Sequence[int]) -> dict[int, str]:
         """Return the hashes of some planes and of what they depend on."""
-        sigma, needed = self.task.options.z_smooth, set(planes)
-        if sigma:
-            needed.update(*(z_weights(z, self.n_planes, sigma) for z in planes))
+        sigma = self.task.options.z_smooth
+        needed = {p for z in planes for p in self.planes.weights(z, sigma)}
         return {z: self.plane_hashes[z] for z in sorted(needed)}
 
     def take_over(self, content_hash: str, hashes: Mapping[int, str]) -> None:
@@ -207,8 +211,8 @@ class StackJob(FileJob):
         self.input_hash = content_hash
         self.use_own_scratch(f"{list(hashes)}")
         for plane, expected in hashes.items():
-            name = f"{self.task.path}, plane {plane}"
-            check_hash(name, self._plane(plane), expected)
+            name = f"{self.task.path}, {self.planes.named(plane)}"
+            check_hash(name, self.planes.open(plane), expected)
 
     def _forget_tokens(self) -> None:
         # those of a plane went when it was done

@@ -27,14 +27,15 @@ class BatchOptions:
         Write these beside the labels.
     overwrite : bool
         Replace outputs that the manifest does not vouch for.
-    plane : int or None
-        Plane of stacks, from 0.
+    plane, time : int or None
+        Plane of stacks, and point in time of series of stacks, from 0.
     all_planes : bool
-        All planes of stacks and time series, whose outputs then have an axis for them.
-        Images of one plane are done as without.
+        All planes of stacks and time series (of one point in time if `time` is named),
+        whose outputs then have an axis for them. Images of one plane are done as
+        without.
     z_smooth : float
         With `all_planes`, sigma in planes of a Gaussian over the probabilities of
-        neighbouring planes; 0 leaves each plane alone.
+        neighbouring planes, never across time; 0 leaves each plane alone.
     format : {"tiff", "ome-zarr"}
         Of the outputs. Both are compressed without loss, and have coarser levels
         where they are large.
@@ -58,6 +59,7 @@ class BatchOptions:
     all_planes: bool = False
     z_smooth: float = 0.0
     format: str = "tiff"
+    time: int | None = None
 
     def __post_init__(self) -> None:
         if self.format not in OUTPUT_SUFFIXES:

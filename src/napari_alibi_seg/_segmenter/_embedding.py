@@ -225,8 +225,8 @@ class Embedding:
         flat = rows * self.shape[1] + cols
         out = np.empty((len(flat), features.n_features), np.float32)
         wanted = np.ones(len(flat), bool)
-        if self._sampled is not None and self._sampled[0] is projection:
-            _, known, remembered = self._sampled
+        last, known, remembered = self._sampled or (None, flat[:0], out[:0])
+        if last is projection and known.size:
             at = np.minimum(np.searchsorted(known, flat), len(known) - 1)
             wanted = known[at] != flat
             out[~wanted] = remembered[at[~wanted]]

@@ -18,6 +18,7 @@ from napari_alibi_seg._segmenter._batch_task import Progress
 from napari_alibi_seg._segmenter._embedding import Embedding
 from napari_alibi_seg._segmenter._estimate import LONG_SECONDS, check_room, estimate
 from napari_alibi_seg._segmenter._segmenter import Segmenter
+from napari_alibi_seg.data import open_image
 
 __all__ = ["FeatureFile", "feature_file", "identity_text", "iter_feature_files"]
 
@@ -79,6 +80,7 @@ def iter_feature_files(
     store: Path,
     *,
     plane: int | None = None,
+    time: int | None = None,
     workers: int | None = None,
 ) -> Iterator[Progress | FeatureFile]:
     """Compute and store the features of images, one after the other.
@@ -93,8 +95,8 @@ def iter_feature_files(
         Image files.
     store : Path
         Folder of feature stores, or one store ending in ``.zarr``.
-    plane : int, optional
-        Plane of stacks, from 0.
+    plane, time : int, optional
+        Plane of stacks, and point in time of series of stacks, from 0.
     workers : int, optional
         Tiles that a CPU computes at once; all cores by default.
 
@@ -106,7 +108,7 @@ def iter_feature_files(
     for image in images:
         segmenter = Segmenter(backbone, features=settings, store=store, workers=workers)
         try:
-            embedding = segmenter.prepare(image, plane=plane)
+            embedding = segmenter.prepare(open_image(image, plane=plane, time=time))
             yield from _announced(str(image), segmenter, embedding)
             for step in segmenter.iter_complete(embedding):
                 yield Progress(str(image), "features", step.done, step.total)

@@ -1,8 +1,8 @@
 """Labels of any form become painted pixels, plane by plane.
 
-Scribbles come as one plane for one plane, as (plane, labels) pairs, or as a stack of
-labels that is 0 where nobody painted. Only this module knows these forms; what makes a
-label image valid is known to `data`.
+Scribbles come as one plane for one plane, as (plane, labels) pairs, or as a stack or
+time series of labels that is 0 where nobody painted. Only this module knows these
+forms; what makes a label image valid is known to `data`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy.typing as npt
 
 from napari_alibi_seg._base import AnnotationError
+from napari_alibi_seg._segmenter._planes import Planes
 from napari_alibi_seg.data import (
     Annotations,
     ImageSource,
@@ -23,73 +24,47 @@ from napari_alibi_seg.data import (
 if TYPE_CHECKING:
     from typing import TypeGuard
 
-__all__ = ["Painted", "count_planes", "is_by_plane", "painted_planes", "read_painted"]
+__all__ = ["Painted", "is_by_plane", "painted_planes", "read_painted"]
 
 
 # Class ids of one plane: (Y, X) integers, 0 where nobody painted, or the pixels alone.
 Painted: TypeAlias = npt.NDArray[Any] | Annotations
 
 
-def count_planes(image: Any) -> int:
-    """Return how many planes a stack has; 1 for an image of one plane.
+def is_by_plane(labels: Any) -> TypeGuard[list[tuple[Any, Any]]]:
+    """Return whether labels are a list of (plane, labels) pairs.
 
-    Parameters
-    ----------
-    image : path, array or ImageSource
-        The image; an `ImageSource` is one plane already.
-
-    Returns
-    -------
-    int
-        Length of the stack axis: Z, T, or whatever single axis there is beside rows,
-        columns and channels.
-
-    Raises
-    ------
-    ImageFileError
-        If it cannot be read.
-    SettingsError
-        If there is more than one stack axis.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> count_planes(np.zeros((7, 32, 32), np.uint16)), count_planes(np.zeros((32, 32)))
-    (7, 1)
+    The plane of a series of stacks is a pair (time, plane).
     """
-    if isinstance(image, ImageSource):
-        return 1
-    first = open_image(image, plane=0)
-    lengths = zip(first.axes, first.file_shape, strict=True)
-    return max([n for letter, n in lengths if letter not in "YXCS"], default=1)
-
-
-def is_by_plane(labels: Any) -> TypeGuard[list[tuple[int, Any]]]:
-    """Return whether labels are a list of (plane, labels) pairs."""
     return (
         isinstance(labels, (list, tuple))
         and len(labels) > 0
         and all(
-            isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], int)
+            isinstance(pair, tuple) and len(pair) == 2 and _is_place(pair[0])
             for pair in labels
         )
     )
 
 
+def _is_place(place: Any) -> bool:
+    parts = place if isinstance(place, tuple) and len(place) == 2 else (place,)
+    return all(isinstance(part, int) for part in parts)
+
+
 def painted_planes(
-    image: Any, labels: Any, plane: int | None
+    image: Any, labels: Any, plane: int | None, time: int | None = None
 ) -> list[tuple[ImageSource, Annotations]]:
     """Return every painted plane of an image with its painted pixels.
 
     Parameters
     ----------
     image : path, array or ImageSource
-        One plane, or a stack.
-    labels : path, array, Annotations, or list of (int, labels)
-        For one plane; by plane; or a stack of as many planes as the image, 0 where
-        nobody painted.
-    plane : int or None
-        The only plane that counts.
+        One plane, a stack, a time series, or a series of stacks.
+    labels : path, array, Annotations, or list of (place, labels)
+        For one plane; by plane, or (time, plane) of a series of stacks; or as many
+        planes as the image, 0 where nobody painted.
+    plane, time : int or None
+        The only plane that counts, and the only point in time.
 
     Raises
     ------
@@ -97,28 +72,24 @@ def painted_planes(
         If labels do not fit, or nothing is painted.
     """
     if is_by_plane(labels):
-        pairs = [(open_image(image, plane=z), part) for z, part in labels]
+        pairs = [(_opened(image, place, time), part) for place, part in labels]
         return [(source, read_painted(part, source)) for source, part in pairs]
-    n = (
-        1
-        if plane is not None or isinstance(labels, Annotations)
-        else _n_painted(labels)
-    )
-    if n == 1 or count_planes(image) == 1:
-        source = open_image(image, plane=plane)
+    is_one = plane is not None or isinstance(labels, Annotations)
+    held = None if is_one else _label_planes(labels)
+    if held is None or len(held) == 1:
+        source = open_image(image, plane=plane, time=time)
         return [(source, read_painted(labels, source))]
-    if n != count_planes(image):
-        raise AnnotationError(
-            f"A stack of labels must have as many planes as the image, "
-            f"{count_planes(image)}, got {n}. Give (plane, labels) pairs, or name the "
-            f"plane that was painted."
-        )
+    planes = Planes.of(image, time)
+    if len(planes) == 1:
+        return [(planes.first, read_painted(labels, planes.first))]
     out = []
-    for z in range(n):
-        source = open_image(image, plane=z)
+    for position, at in enumerate(_matched(planes, held)):
+        source = planes.open(position)
+        label_time, label_plane = held.at(at)
         painted = read_annotations(
             labels,
-            plane=z,
+            plane=label_plane,
+            time=label_time,
             image_shape=source.shape,
             image_name=source.name,
             may_be_empty=True,
@@ -127,10 +98,41 @@ def painted_planes(
             out.append((source, painted))
     if not out:
         raise AnnotationError(
-            f"{_name(labels)!r} has no painted pixel on any of its {n} planes. Paint a "
-            f"few strokes of at least two classes."
+            f"{_name(labels)!r} has no painted pixel on any of its {len(planes)} "
+            f"planes. Paint a few strokes of at least two classes."
         )
     return out
+
+
+def _opened(image: Any, place: Any, time: int | None) -> ImageSource:
+    at, plane = place if isinstance(place, tuple) else (time, place)
+    if at is None and Planes.of(image).n_times and Planes.of(image).n_planes:
+        raise AnnotationError(
+            f"Labels of a series of stacks must say where they belong as ((time, "
+            f"plane), labels), got plane {plane} alone. Name the point in time too."
+        )
+    return open_image(image, plane=plane, time=at)
+
+
+def _matched(planes: Planes, held: Planes) -> list[int]:
+    """Return which plane of a label stack belongs to each plane of the image."""
+    if len(held) == len(planes) and (held.n_times or 1) in (1, planes.n_times or 1):
+        return list(range(len(planes)))
+    if held.n_times and planes.time is not None and held.n_planes == planes.n_planes:
+        n, time = held.n_planes or 1, planes.time
+        if time < held.n_times:
+            return list(range(time * n, (time + 1) * n))
+    raise AnnotationError(
+        f"A stack of labels must have as many planes as the image, {_lengths(planes)}, "
+        f"got {_lengths(held)}. Give (plane, labels) pairs, or name the plane that was "
+        f"painted."
+    )
+
+
+def _lengths(planes: Planes) -> str:
+    if planes.n_times is None:
+        return str(planes.n_planes or 1)
+    return f"{planes.n_planes or 1} at each of {planes.n_times} times"
 
 
 def read_painted(labels: Any, source: ImageSource) -> Annotations:
@@ -139,16 +141,20 @@ def read_painted(labels: Any, source: ImageSource) -> Annotations:
         labels.check_inside(source.shape)
         return labels
     return read_annotations(
-        labels, plane=source.plane, image_shape=source.shape, image_name=source.name
+        labels,
+        plane=source.plane,
+        time=source.time,
+        image_shape=source.shape,
+        image_name=source.name,
     )
 
 
-def _n_painted(labels: Any) -> int:
+def _label_planes(labels: Any) -> Planes | None:
     try:
-        return count_planes(labels)
+        return Planes.of(labels)
     except ValueError:
         # what is wrong with labels that are no image is said where they are read
-        return 1
+        return None
 
 
 def _name(labels: Any) -> str:

@@ -39,7 +39,7 @@ def new_result_store(
     kinds : sequence of {"labels", "probabilities", "uncertainty"}
         What is kept.
     **planes
-        `n_planes` and `plane_axis` of `ResultStore`.
+        `n_planes` and `n_times` of `ResultStore`.
 
     Returns
     -------

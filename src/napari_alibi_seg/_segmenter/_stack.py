@@ -1,9 +1,9 @@
 """Stacks: one classifier, plane by plane, with probabilities smoothed along Z.
 
-Only this module knows which planes a plane's result depends on and how they are
-weighed: a Gaussian, cut off at three sigma and scaled to a sum of one where the stack
-ends, so that a plane's result does not depend on which planes were asked for. Planes
-are images for everything else; labels and uncertainty come from what was smoothed.
+Only this module keeps the probabilities of planes until their neighbours are smoothed;
+which those are and what each weighs is `_planes`'. Planes are images for everything
+else; labels and uncertainty come from what was smoothed. A plane's result does not
+depend on which planes were asked for.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ import numpy as np
 
 from napari_alibi_seg._base import FloatArray, SettingsError, TileResult, Window
 from napari_alibi_seg._segmenter._embedding import default_workers, iter_threaded
-from napari_alibi_seg._segmenter._painted import count_planes
+from napari_alibi_seg._segmenter._planes import Planes
 from napari_alibi_seg._segmenter._predict import decided
-from napari_alibi_seg._segmenter._segmenter import Segmenter, delete_scratch
+from napari_alibi_seg._segmenter._segmenter import Segmenter
+from napari_alibi_seg._segmenter._token_stores import delete_scratch
 from napari_alibi_seg.data import pixel_tiles
 
 if TYPE_CHECKING:
@@ -32,13 +33,12 @@ if TYPE_CHECKING:
 
     from napari_alibi_seg._segmenter._embedding import Embedding
 
-__all__ = ["PlaneFeatures", "PlaneTile", "iter_predict_stack", "z_weights"]
+__all__ = ["PlaneFeatures", "PlaneTile", "iter_predict_stack"]
 
 _logger = logging.getLogger(__name__)
 
 # Probabilities of neighbouring planes beyond this lie in a file.
 _RING_BYTES = 512 << 20
-_CUT_SIGMAS = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +48,17 @@ class PlaneFeatures:
     Attributes
     ----------
     plane : int
-        Which plane, from 0.
+        Which plane, from 0; see `PlaneTile`.
     done, total : int
         Tiles of its features.
+    time : int or None
+        Point in time, where the image has more than one.
     """
 
     plane: int
     done: int
     total: int
+    time: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,17 +68,24 @@ class PlaneTile:
     Attributes
     ----------
     plane : int
-        Which plane, from 0.
+        Which plane along Z, from 0; of a time series without Z, which point in time.
     done, total : int
         Planes that are complete before this one, and of the run.
     result : TileResult
         As of `Segmenter.iter_predict`; its `index` and `total` count within the plane.
+    time : int or None
+        Point in time, where the image has more than one.
+    position : int
+        Of the plane among all: as `plane` where there is one stack axis, else planes
+        of the first point in time, then of the second.
     """
 
     plane: int
     done: int
     total: int
     result: TileResult
+    time: int | None = None
+    position: int = 0
 
 
 def iter_predict_stack(
@@ -84,8 +94,9 @@ def iter_predict_stack(
     *,
     planes: Sequence[int] | None = None,
     z_smooth: float = 0.0,
+    time: int | None = None,
 ) -> Iterator[PlaneFeatures | PlaneTile]:
-    """Segment the planes of a stack or time series, one after the other.
+    """Segment the planes of a stack, a time series or both, one after the other.
 
     Parameters
     ----------
@@ -94,11 +105,14 @@ def iter_predict_stack(
     image : path or array
         A stack; a single plane is a stack of one.
     planes : sequence of int, optional
-        Which, from 0, in ascending order; all by default.
+        Which, from 0, in ascending order; all by default. Of a series of stacks whose
+        `time` is not named these are positions, see `PlaneTile`.
     z_smooth : float
-        Sigma, in planes, of a Gaussian over the probabilities of neighbouring planes;
-        0 leaves each plane alone. Planes that are needed for this alone are computed
-        too, and not yielded.
+        Sigma, in planes, of a Gaussian over the probabilities of neighbouring planes
+        of the same point in time; 0 leaves each plane alone. Planes that are needed for
+        this alone are computed too, and not yielded.
+    time : int, optional
+        The only point in time of a series, from 0.
 
     Yields
     ------
@@ -109,8 +123,8 @@ def iter_predict_stack(
     Raises
     ------
     SettingsError
-        For planes that are not there or not ascending, a `z_smooth` that is negative or
-        not finite, or a segmenter that is not fitted.
+        For planes that are not there or not ascending, a `z_smooth` that is negative,
+        not finite, or for a time series without Z, or a segmenter that is not fitted.
     ImageFileError
         If the image cannot be read.
 
@@ -134,29 +148,12 @@ def iter_predict_stack(
     1 [1 3]
     """
     segmenter.require_fitted()
-    if not (math.isfinite(z_smooth) and z_smooth >= 0):
-        raise SettingsError(
-            f"`z_smooth` must be 0 or a positive number of planes, got {z_smooth!r}."
-        )
-    n = count_planes(image)
-    chosen = _chosen(planes, n)
+    known = Planes.of(image, time)
+    known.check_smoothing(z_smooth)
+    chosen = _chosen(planes, len(known))
     if z_smooth == 0:
-        return _iter_alone(segmenter, image, chosen)
-    return _iter_smoothed(segmenter, image, chosen, n, z_smooth)
-
-
-def z_weights(plane: int, n_planes: int, sigma: float) -> dict[int, float]:
-    """Return the weight of every plane that a smoothed plane depends on.
-
-    Examples
-    --------
-    >>> {z: round(w, 3) for z, w in z_weights(0, 5, 0.5).items()}
-    {0: 0.881, 1: 0.119}
-    """
-    reach = math.floor(_CUT_SIGMAS * sigma)
-    near = range(max(0, plane - reach), min(n_planes, plane + reach + 1))
-    weights = [math.exp(-0.5 * ((z - plane) / sigma) ** 2) for z in near]
-    return {z: w / sum(weights) for z, w in zip(near, weights, strict=True)}
+        return _iter_alone(segmenter, known, chosen)
+    return _iter_smoothed(segmenter, known, chosen, z_smooth)
 
 
 def _chosen(planes: Sequence[int] | None, n: int) -> list[int]:
@@ -172,44 +169,58 @@ def _chosen(planes: Sequence[int] | None, n: int) -> list[int]:
 
 
 def _iter_alone(
-    segmenter: Segmenter, image: Any, chosen: list[int]
+    segmenter: Segmenter, planes: Planes, chosen: list[int]
 ) -> Iterator[PlaneFeatures | PlaneTile]:
-    for done, plane in enumerate(chosen):
-        embedding = yield from _embedded(segmenter, image, plane)
+    for done, position in enumerate(chosen):
+        embedding = yield from _embedded(segmenter, planes, position)
         for tile in segmenter.iter_predict(embedding, order="reading"):
-            yield PlaneTile(plane, done, len(chosen), tile)
+            yield _tile(planes, position, done, len(chosen), tile)
         delete_scratch(embedding)
 
 
+def _place(planes: Planes, position: int) -> tuple[int | None, int]:
+    """Return point in time, where it says more, and plane."""
+    time, plane = planes.at(position)
+    return (time, plane) if plane is not None else (None, position)
+
+
+def _tile(
+    planes: Planes, position: int, done: int, total: int, result: TileResult
+) -> PlaneTile:
+    time, plane = _place(planes, position)
+    return PlaneTile(plane, done, total, result, time, position)
+
+
 def _embedded(
-    segmenter: Segmenter, image: Any, plane: int
+    segmenter: Segmenter, planes: Planes, position: int
 ) -> Generator[PlaneFeatures, None, Embedding]:
-    embedding = segmenter.prepare(image, plane=plane, scratch=True)
+    time, plane = _place(planes, position)
+    embedding = segmenter.prepare(planes.open(position), scratch=True)
     for step in segmenter.iter_complete(embedding):
-        yield PlaneFeatures(plane, step.done, step.total)
+        yield PlaneFeatures(plane, step.done, step.total, time)
     return embedding
 
 
 def _iter_smoothed(
-    segmenter: Segmenter, image: Any, chosen: list[int], n: int, sigma: float
+    segmenter: Segmenter, planes: Planes, chosen: list[int], sigma: float
 ) -> Iterator[PlaneFeatures | PlaneTile]:
     with ExitStack() as stack:
-        ring = _Ring(segmenter, image, stack)
-        for done, plane in enumerate(chosen):
-            weights = z_weights(plane, n, sigma)
+        ring = _Ring(segmenter, planes, stack)
+        for done, position in enumerate(chosen):
+            weights = planes.weights(position, sigma)
             ring.forget_below(min(weights))
             for z in weights:
                 yield from ring.iter_add(z)
             for tile in ring.iter_mixed(weights):
-                yield PlaneTile(plane, done, len(chosen), tile)
+                yield _tile(planes, position, done, len(chosen), tile)
 
 
 class _Ring:
     """Probabilities of the planes that are still needed, (K, Y, X) float32 each."""
 
-    def __init__(self, segmenter: Segmenter, image: Any, stack: ExitStack) -> None:
+    def __init__(self, segmenter: Segmenter, source: Planes, stack: ExitStack) -> None:
         self._segmenter = segmenter
-        self._image = image
+        self._source = source
         self._stack = stack
         self._planes: dict[int, FloatArray] = {}
         self._folder: Path | None = None
@@ -226,7 +237,7 @@ class _Ring:
         """Compute a plane unless it is there."""
         if plane in self._planes:
             return
-        embedding = yield from _embedded(self._segmenter, self._image, plane)
+        embedding = yield from _embedded(self._segmenter, self._source, plane)
         classes = self._segmenter.require_fitted().class_ids
         proba = self._empty(plane, (len(classes), *embedding.shape))
         for tile in self._segmenter.iter_predict(embedding, order="reading"):

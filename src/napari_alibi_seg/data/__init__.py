@@ -12,7 +12,11 @@ from napari_alibi_seg.data._intensity import (
     working_channels,
 )
 from napari_alibi_seg.data._io import open_image, open_levels
-from napari_alibi_seg.data._labels import read_annotations, read_labels
+from napari_alibi_seg.data._labels import (
+    open_labels,
+    read_annotations,
+    read_labels,
+)
 from napari_alibi_seg.data._levels import (
     coarse_store,
     iter_coarse_levels,
@@ -32,7 +36,8 @@ from napari_alibi_seg.data._microstructures import (
 )
 from napari_alibi_seg.data._paths import cache_dir
 from napari_alibi_seg.data._resample import sample_grid
-from napari_alibi_seg.data._results import RESULT_KINDS, ResultStore
+from napari_alibi_seg.data._result_checks import RESULT_KINDS
+from napari_alibi_seg.data._results import ResultStore
 from napari_alibi_seg.data._sniff import IMAGE_SUFFIXES
 from napari_alibi_seg.data._source import ImageSource
 from napari_alibi_seg.data._store import (
@@ -49,7 +54,7 @@ from napari_alibi_seg.data._tiling import (
     pixel_tiles,
 )
 from napari_alibi_seg.data._working import WorkingImage
-from napari_alibi_seg.data._write import write_image
+from napari_alibi_seg.data._write import write_image, write_large_labels
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -83,6 +88,7 @@ __all__ = [
     "measure_range",
     "open_coarse_levels",
     "open_image",
+    "open_labels",
     "open_levels",
     "pixel_tiles",
     "read_annotations",
@@ -94,5 +100,6 @@ __all__ = [
     "working_channels",
     "write_bytes_atomic",
     "write_image",
+    "write_large_labels",
     "write_text_atomic",
 ]

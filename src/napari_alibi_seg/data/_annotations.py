@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_alibi_seg._base import AnnotationError
+from napari_alibi_seg._base import AnnotationError, IntArray
 
-__all__ = ["Annotations"]
+__all__ = ["Annotations", "refuse_negative"]
 
 # Ids are stored in 16 bits at most: nobody paints more classes than that.
 MAX_CLASS_ID = 65535
@@ -91,10 +91,11 @@ class Annotations:
                 f"{name!r} has no painted pixel: everything is 0. Paint a few strokes "
                 f"of at least two classes."
             )
-        if ids.size and (ids.min() < 0 or ids.max() > MAX_CLASS_ID):
+        refuse_negative(ids, name)
+        if ids.size and ids.max() > MAX_CLASS_ID:
             raise AnnotationError(
                 f"{name!r} must hold ids from 0 to {MAX_CLASS_ID}, got "
-                f"{ids.min()} to {ids.max()}."
+                f"{ids.min()} to {ids.max()}. Give every class a smaller id."
             )
         return cls(rows, cols, ids)
 
@@ -115,3 +116,12 @@ class Annotations:
     def class_ids(self) -> tuple[int, ...]:
         """Ids that occur, ascending."""
         return tuple(int(i) for i in np.unique(self.ids))
+
+
+def refuse_negative(ids: IntArray, name: str) -> None:
+    """Raise an `AnnotationError` if an id is below 0."""
+    if ids.dtype.kind == "i" and ids.size and ids.min() < 0:
+        raise AnnotationError(
+            f"{name}: expected ids from 0 (unlabelled) up, got {ids.min()}. Give "
+            "every class a positive id."
+        )

@@ -236,9 +236,12 @@ def _hdf5_pixel_size(
         if key in attributes:
             sides = np.atleast_1d(attributes[key]).ravel()
             if axes is not None and len(sides) == len(axes):
-                return pixel_size(sides[axes.index("Y")], sides[axes.index("X")], "um")
+                y, x = sides[axes.index("Y")], sides[axes.index("X")]
+                z = sides[axes.index("Z")] if "Z" in axes else None
+                return pixel_size(y, x, "um", z=z)
             if len(sides) in (1, 2, 3):  # one side, YX or ZYX
-                return pixel_size(sides[-2:][0], sides[-1], "um")
+                z = sides[0] if len(sides) == 3 else None
+                return pixel_size(sides[-2:][0], sides[-1], "um", z=z)
     return None
 
 

@@ -6,13 +6,12 @@ never colours, never anything that a lossy compression touched.
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_alibi_seg._base import AnnotationError, SettingsError, Window
-from napari_alibi_seg.data._annotations import Annotations
+from napari_alibi_seg.data._annotations import Annotations, refuse_negative
 from napari_alibi_seg.data._io import Request, open_request
 from napari_alibi_seg.data._source import ImageSource
 from napari_alibi_seg.data._tiff import LOSSY_NOTE
@@ -20,7 +19,7 @@ from napari_alibi_seg.data._tiff import LOSSY_NOTE
 if TYPE_CHECKING:
     from napari_alibi_seg._base import IntArray
 
-__all__ = ["read_annotations", "read_labels"]
+__all__ = ["open_labels", "read_annotations", "read_labels"]
 
 # Of a label image, read at once.
 _BAND_BYTES = 16 << 20
@@ -30,6 +29,7 @@ def read_labels(
     labels: Any,
     *,
     plane: int | None = None,
+    time: int | None = None,
     image_shape: tuple[int, int] | None = None,
     image_name: str | None = None,
 ) -> IntArray:
@@ -40,9 +40,9 @@ def read_labels(
     labels : path, array-like or ImageSource
         One id per pixel, integer or bool. Of a palette PNG, BMP or TIFF the positions
         in the palette are the ids, whatever their colours.
-    plane : int, optional
-        Plane of a stack of labels. A single plane of labels serves any plane of the
-        image, so it is not looked at there.
+    plane, time : int, optional
+        Plane of a stack of labels, and point in time of a series of stacks. A single
+        plane of labels serves any plane of the image, so they are not looked at there.
     image_shape : tuple of int, optional
         Rows and columns that the labels must have.
     image_name : str, optional
@@ -60,7 +60,7 @@ def read_labels(
     ImageFileError
         If the file cannot be read at all.
     SettingsError
-        If a stack of labels needs another `plane`.
+        If a stack of labels needs another `plane` or `time`.
 
     Examples
     --------
@@ -69,14 +69,51 @@ def read_labels(
     array([[1, 0],
            [0, 1]], dtype=uint8)
     """
-    source = _checked(labels, plane, image_shape, image_name)
-    return _ids(source, source.window)
+    source = _checked(labels, (plane, time), image_shape, image_name)
+    ids = source.read(source.window)[..., 0]
+    refuse_negative(ids, _where(source))
+    return ids.view(np.uint8) if ids.dtype.kind == "b" else ids
+
+
+def open_labels(
+    labels: Any,
+    *,
+    plane: int | None = None,
+    time: int | None = None,
+    image_shape: tuple[int, int] | None = None,
+    image_name: str | None = None,
+) -> ImageSource:
+    """Open an image of class ids for reading by window.
+
+    Parameters
+    ----------
+    labels, plane, time, image_shape, image_name
+        As for `read_labels`.
+
+    Returns
+    -------
+    ImageSource
+        Of one channel of integers or bool. Negative ids show when they are read.
+
+    Raises
+    ------
+    AnnotationError, ImageFileError, SettingsError
+        As `read_labels`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> open_labels(np.eye(3, dtype="u1")).shape
+    (3, 3)
+    """
+    return _checked(labels, (plane, time), image_shape, image_name)
 
 
 def read_annotations(
     labels: Any,
     *,
     plane: int | None = None,
+    time: int | None = None,
     image_shape: tuple[int, int] | None = None,
     image_name: str | None = None,
     may_be_empty: bool = False,
@@ -88,7 +125,7 @@ def read_annotations(
 
     Parameters
     ----------
-    labels, plane, image_shape, image_name
+    labels, plane, time, image_shape, image_name
         As for `read_labels`.
     may_be_empty : bool
         Whether no painted pixel at all is fine.
@@ -110,26 +147,25 @@ def read_annotations(
     >>> read_annotations(np.diag([2, 5])).ids.tolist()
     [2, 5]
     """
-    source = _checked(labels, plane, image_shape, image_name)
+    source = _checked(labels, (plane, time), image_shape, image_name)
     (height, width), item = source.shape, source.dtype.itemsize
     step = max(1, _BAND_BYTES // (width * item))
     bands = (
-        _ids(source, Window(y, min(y + step, height), 0, width))
+        source.read(Window(y, min(y + step, height), 0, width))[..., 0]
         for y in range(0, height, step)
     )
-    name = str(labels) if isinstance(labels, (str, os.PathLike)) else "labels"
-    return Annotations.from_bands(bands, name=name, may_be_empty=may_be_empty)
+    return Annotations.from_bands(bands, name=_where(source), may_be_empty=may_be_empty)
 
 
 def _checked(
     labels: Any,
-    plane: int | None,
+    at: tuple[int | None, int | None],
     image_shape: tuple[int, int] | None,
     image_name: str | None,
 ) -> ImageSource:
     """Open labels that fit an image."""
-    source = _open_labels(labels, plane)
-    where = str(source.path or source.name)
+    source = _open_labels(labels, *at)
+    where = _where(source)
     _check_label_kind(source, where)
     if image_shape is not None and source.shape != tuple(image_shape):
         turned = " They look transposed." if source.shape == image_shape[::-1] else ""
@@ -141,33 +177,23 @@ def _checked(
     return source
 
 
-def _ids(source: ImageSource, window: Window) -> IntArray:
-    """Read ids, unsigned or at least not negative."""
-    ids = source.read(window)[..., 0]
-    if ids.dtype.kind == "b":
-        return ids.view(np.uint8)
-    if ids.dtype.kind == "i" and ids.min() < 0:
-        where = source.path or source.name
-        raise AnnotationError(
-            f"{where}: expected ids from 0 (unlabelled) up, got {ids.min()}. Give "
-            "every class a positive id."
-        )
-    return ids
+def _where(source: ImageSource) -> str:
+    return str(source.path or source.name)
 
 
-def _open_labels(labels: Any, plane: int | None) -> ImageSource:
+def _open_labels(labels: Any, plane: int | None, time: int | None) -> ImageSource:
     if isinstance(labels, ImageSource):
         return labels
-    try:
-        return open_request(labels, Request(plane, is_coloured=False))
-    except SettingsError as err:
-        if plane is None:
-            raise
-        # The plane was named for the image; labels that are one plane have none.
+    # Plane and time were named for the image; labels may have less of these axes.
+    requests = {(plane, time): None, (plane, None): None, (None, time): None}
+    first: SettingsError | None = None
+    for chosen in [*requests, (None, None)]:
         try:
-            return open_request(labels, Request(is_coloured=False))
-        except SettingsError:
-            raise err from None
+            return open_request(labels, Request(*chosen, is_coloured=False))
+        except SettingsError as err:
+            first = first or err
+    assert first is not None
+    raise first
 
 
 def _check_label_kind(source: ImageSource, where: str) -> None:

@@ -4,7 +4,7 @@ A viewer draws a huge image from a level about as fine as the screen. Only this 
 knows how ours are stored: a zarr group with an array for each level, in chunks of one
 tile, which are there whole or not at all, so that making them can be stopped and gone
 on with. What a file holds itself is opened by `open_levels`; coarser results are
-`_results`'.
+`_results`', and which stores are deleted to save space is `_level_cache`'s.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 from napari_alibi_seg._base import OutputError, StoreError, Window
 from napari_alibi_seg.data._atomic import explained
 from napari_alibi_seg.data._io import open_image
+from napari_alibi_seg.data._level_cache import LEVELS_SUFFIX, Use, trim_levels
 from napari_alibi_seg.data._pyramid import level_shapes, window_above
 from napari_alibi_seg.data._source import ImageSource
 from napari_alibi_seg.data._tiling import pixel_tiles
@@ -64,7 +65,7 @@ def coarse_store(source: ImageSource, folder: Path) -> Path:
         source.plane, source.time, stat.st_size, stat.st_mtime_ns,
     ]  # fmt: skip
     key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
-    return folder / f"{key}.levels.zarr"
+    return folder / f"{key}{LEVELS_SUFFIX}"
 
 
 def iter_coarse_levels(source: ImageSource, store: Path) -> Iterator[tuple[int, int]]:
@@ -75,7 +76,9 @@ def iter_coarse_levels(source: ImageSource, store: Path) -> Iterator[tuple[int, 
     source : ImageSource
         The image, or the coarsest level that is there.
     store : Path
-        Ends in ``.zarr``. What is there of it is kept.
+        Ends in ``.zarr``. What is there of it is kept. Other stores of levels beside it
+        are deleted, the least recently used first, while all together are larger than
+        10 GB; none that is in use.
 
     Yields
     ------
@@ -99,6 +102,17 @@ def iter_coarse_levels(source: ImageSource, store: Path) -> Iterator[tuple[int, 
     >>> last
     (5, 5)
     """
+    with explained(store, 4096):
+        store.mkdir(parents=True, exist_ok=True)
+        use = Use(store)
+    try:
+        yield from _iter_made(source, store)
+        trim_levels(store.parent)
+    finally:
+        use.release()
+
+
+def _iter_made(source: ImageSource, store: Path) -> Iterator[tuple[int, int]]:
     import zarr
 
     shapes = level_shapes(source.shape, _COARSEST_PX)
@@ -108,7 +122,6 @@ def iter_coarse_levels(source: ImageSource, store: Path) -> Iterator[tuple[int, 
         for window in pixel_tiles(shapes[level], _TILE_PX)
     ]
     with explained(store, 4096):
-        store.parent.mkdir(parents=True, exist_ok=True)
         group = zarr.open_group(store, mode="a")
         arrays: dict[int, Any] = {
             level: _level(group, level, shapes[level], source)
@@ -128,12 +141,19 @@ def iter_coarse_levels(source: ImageSource, store: Path) -> Iterator[tuple[int, 
 
 
 def open_coarse_levels(source: ImageSource, store: Path) -> list[ImageSource] | None:
-    """Return the levels that `iter_coarse_levels` made, None unless all are there."""
+    """Return the levels that `iter_coarse_levels` made, None unless all are there.
+
+    As long as one of them is in use, in this process or another, none is deleted to
+    save space.
+    """
     import zarr
 
     if not store.exists():
         return None
+    use = Use(store)
     try:
+        if not store.exists():  # deleted while we waited
+            return None
         group = zarr.open_group(store, mode="r")
         n = group.attrs.asdict().get(_DONE)
         arrays = (
@@ -146,10 +166,15 @@ def open_coarse_levels(source: ImageSource, store: Path) -> list[ImageSource] | 
             f"{store} is no store of coarser levels, or is damaged ({err}). Delete it; "
             f"it is made again."
         ) from err
-    if arrays is None:
-        return None
-    axes = "YXS" if source.meaning == "rgb" else "YXC"
-    return [open_image(array, axes=axes) for array in arrays]
+    else:
+        if arrays is None:
+            return None
+        axes = "YXS" if source.meaning == "rgb" else "YXC"
+        levels = [open_image(array, axes=axes) for array in arrays]
+        use.hold_for(levels)
+        return levels
+    finally:
+        use.release()
 
 
 def _level(group: Any, level: int, shape: tuple[int, int], source: ImageSource) -> Any:

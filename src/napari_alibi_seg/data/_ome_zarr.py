@@ -34,7 +34,6 @@ __all__ = ["KindImage", "KindLayout", "rgb"]
 _VERSION = "0.5"
 _ZSTD_LEVEL = 3
 _NO_COLOUR = "#808080"
-# The distance of planes is not known: no unit.
 _AXIS_TYPES = {"c": "channel", "z": "space", "t": "time"}
 _UNIT_NAMES = {  # as UDUNITS-2 spells them
     "pm": "picometer",
@@ -50,15 +49,18 @@ _UNIT_NAMES = {  # as UDUNITS-2 spells them
 class KindLayout:
     """Name, size and type of one kind.
 
-    `n_channels` and `n_planes` are None where there is no such axis.
+    `n_channels`, `n_planes` (along Z) and `n_times` are None where there is no such
+    axis. A plane is named by its position, which counts through the planes of the first
+    point in time, then of the second, and so on.
 
     Examples
     --------
     >>> layout = KindLayout("probabilities", (600, 40), np.dtype("float32"), 3)
     >>> layout.channels, layout.level_shapes
     ((3,), [(600, 40), (300, 20)])
-    >>> KindLayout("probabilities", (6, 4), np.dtype("float32"), 3, n_planes=7).lead
-    (3, 7)
+    >>> layout = KindLayout("labels", (6, 4), np.dtype("u1"), n_planes=7, n_times=2)
+    >>> layout.lead, layout.axes, layout.at(8)
+    ((2, 7), ['t', 'z', 'y', 'x'], (1, 1))
     """
 
     name: str
@@ -67,7 +69,7 @@ class KindLayout:
     n_channels: int | None = None
     tile_px: int = PIXEL_TILE_PX
     n_planes: int | None = None
-    plane_axis: str = "z"
+    n_times: int | None = None
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -77,22 +79,20 @@ class KindLayout:
     @property
     def lead(self) -> tuple[int, ...]:
         """Shape before Y and X."""
-        return self._ordered(
-            self.channels, () if self.n_planes is None else (self.n_planes,)
-        )
+        lengths = (self.n_times, self.n_channels, self.n_planes)
+        return tuple(n for n in lengths if n is not None)
 
     def at(self, plane: int, channel: int | None = None) -> tuple[Any, ...]:
         """Return the index before Y and X; of all channels if none is named."""
-        channels = () if self.n_channels is None else (channel,)
-        return self._ordered(
-            tuple(slice(None) if c is None else c for c in channels),
-            () if self.n_planes is None else (plane,),
-        )
+        time, z = divmod(plane, self.n_planes or 1)
+        at = slice(None) if channel is None else channel
+        known = ((self.n_times, time), (self.n_channels, at), (self.n_planes, z))
+        return tuple(index for n, index in known if n is not None)
 
     @property
     def planes(self) -> range:
-        """Numbers of the planes; 0 alone where there is no stack."""
-        return range(1 if self.n_planes is None else self.n_planes)
+        """Positions of the planes; 0 alone where there is no stack."""
+        return range((self.n_times or 1) * (self.n_planes or 1))
 
     @property
     def level_shapes(self) -> list[tuple[int, int]]:
@@ -102,18 +102,12 @@ class KindLayout:
     @property
     def axes(self) -> list[str]:
         """Names of the axes."""
-        plane = () if self.n_planes is None else (self.plane_axis,)
-        return [*self._ordered(("c",) * len(self.channels), plane), "y", "x"]
+        lengths = {"t": self.n_times, "c": self.n_channels, "z": self.n_planes}
+        return [*(a for a, n in lengths.items() if n is not None), "y", "x"]
 
     def halved(self, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return the pixels of the next level."""
         return (halve_labels if self.name == "labels" else halve_map)(pixels)
-
-    def _ordered(
-        self, channels: tuple[Any, ...], plane: tuple[Any, ...]
-    ) -> tuple[Any, ...]:
-        is_time = self.plane_axis == "t"
-        return (*plane, *channels) if is_time else (*channels, *plane)
 
 
 class KindImage:
@@ -305,10 +299,13 @@ def _create(path: Path, layout: KindLayout) -> None:
 def _multiscale(layout: KindLayout, size: PixelSize | None) -> dict[str, Any]:
     unit = None if size is None else _UNIT_NAMES.get(size.unit, size.unit)
     sides = (1.0, 1.0) if size is None else (size.y, size.x)
-    lead = [1.0] * len(layout.lead)
+    z = None if size is None else size.z
+    lead = [z if name == "z" and z else 1.0 for name in layout.axes[:-2]]
     spatial = {"type": "space"} if unit is None else {"type": "space", "unit": unit}
     axes: list[dict[str, str]] = [
-        {"name": name, "type": _AXIS_TYPES[name]} for name in layout.axes[:-2]
+        # planes at an unknown distance have no unit
+        {"name": a, **(spatial if a == "z" and z else {"type": _AXIS_TYPES[a]})}
+        for a in layout.axes[:-2]
     ]
     datasets = []
     for level in range(len(layout.level_shapes)):

@@ -24,6 +24,7 @@ __all__ = [
     "coarser",
     "from_density",
     "from_tiff",
+    "in_unit",
     "named_unit",
     "pixel_size",
 ]
@@ -78,8 +79,10 @@ def named_unit(text: str | None) -> str | None:
     return known or (singular if singular in UM_PER_UNIT else escaped.strip(" \0"))
 
 
-def pixel_size(y: Any, x: Any, unit: str | None) -> PixelSize | None:
+def pixel_size(y: Any, x: Any, unit: str | None, *, z: Any = None) -> PixelSize | None:
     """Return a pixel size, or None unless both sides are positive and the unit known.
+
+    A distance of planes `z` that makes no sense is left out.
 
     Examples
     --------
@@ -89,13 +92,18 @@ def pixel_size(y: Any, x: Any, unit: str | None) -> PixelSize | None:
     True
     """
     name = named_unit(unit)
+    sides = _positive(y), _positive(x)
+    if name is None or None in sides:
+        return None
+    return PixelSize(sides[0], sides[1], name, _positive(z))  # type: ignore[arg-type]
+
+
+def _positive(side: Any) -> float | None:
     try:
-        sides = float(y), float(x)
+        number = float(side)
     except (TypeError, ValueError):
         return None
-    if name is None or not all(math.isfinite(s) and s > 0 for s in sides):
-        return None
-    return PixelSize(*sides, name)
+    return number if math.isfinite(number) and number > 0 else None
 
 
 def coarser(
@@ -120,6 +128,7 @@ def coarser(
         size.y * factor(full[0], shape[0]),
         size.x * factor(full[1], shape[1]),
         size.unit,
+        size.z,  # levels are coarser within a plane only
     )
 
 
@@ -174,15 +183,30 @@ def _from_ome(xml: str) -> PixelSize | None:
     unit = pixels.get("PhysicalSizeXUnit", "µm")  # the schema's default
     x = pixels.get("PhysicalSizeX")
     y = pixels.get("PhysicalSizeY", x)
-    factor = 1.0
-    if (y_unit := pixels.get("PhysicalSizeYUnit", unit)) != unit:
-        known = UM_PER_UNIT.get(named_unit(y_unit) or "")
-        base = UM_PER_UNIT.get(named_unit(unit) or "")
-        if not (known and base):
-            return None
-        factor = known / base
-    found = pixel_size(y, x, unit)
-    return found and PixelSize(found.y * factor, found.x, found.unit)
+    z = pixels.get("PhysicalSizeZ")
+    y_factor = in_unit(pixels.get("PhysicalSizeYUnit", unit), unit)
+    # the schema's default again, whatever the others are in
+    z_factor = in_unit(pixels.get("PhysicalSizeZUnit", "µm"), unit)
+    found = pixel_size(y, x, unit, z=z)
+    if found is None or y_factor is None:
+        return None
+    distance = found.z * z_factor if found.z and z_factor else None
+    return PixelSize(found.y * y_factor, found.x, found.unit, distance)
+
+
+def in_unit(given: str | None, wanted: str | None) -> float | None:
+    """Return how many of one unit another is, None where that is not known.
+
+    Examples
+    --------
+    >>> in_unit("mm", "µm"), in_unit("pixel", "nm")
+    (1000.0, None)
+    """
+    names = named_unit(given), named_unit(wanted)
+    if names[0] == names[1] and names[0] is not None:
+        return 1.0
+    known, base = (UM_PER_UNIT.get(name or "") for name in names)
+    return known / base if known and base else None
 
 
 def _from_fei(metadata: Mapping[str, Any]) -> PixelSize | None:
@@ -208,13 +232,22 @@ def _from_named_unit(
 ) -> PixelSize | None:
     # ImageJ, and tifffile's own description, give the unit by name; the resolution
     # tags are then pixels per that unit.
-    unit = None
+    unit = spacing = None
     if tif.is_imagej:
-        unit = (tif.imagej_metadata or {}).get("unit")
+        metadata = tif.imagej_metadata or {}
+        unit, spacing = metadata.get("unit"), metadata.get("spacing")
+        if _is_time_series(metadata):
+            spacing = None  # ImageJ writes one for any stack
     elif tif.is_shaped and code == 1:
         unit = next((m.get("unit") for m in tif.shaped_metadata or ()), None)
     y, x = sides
-    return pixel_size(1 / y, 1 / x, str(unit)) if unit and y and x else None
+    if not (unit and y and x):
+        return None
+    return pixel_size(1 / y, 1 / x, str(unit), z=spacing)
+
+
+def _is_time_series(metadata: Mapping[str, Any]) -> bool:
+    return metadata.get("frames", 1) > 1 and metadata.get("slices", 1) == 1
 
 
 def _from_tags(sides: Sequence[float | None], code: int) -> PixelSize | None:

@@ -32,16 +32,21 @@ from napari_alibi_seg._base import (
     TileResult,
     Window,
 )
-from napari_alibi_seg.data._atomic import explained, replaced, temporary_beside
+from napari_alibi_seg.data._atomic import explained, move_folder, replaced
 from napari_alibi_seg.data._guard import human_bytes
 from napari_alibi_seg.data._identity import check_identity, made_once, store_key
 from napari_alibi_seg.data._ome_zarr import KindImage, KindLayout, rgb
+from napari_alibi_seg.data._result_checks import (
+    checked_blocks,
+    checked_dtype,
+    checked_length,
+    checked_tile,
+)
 from napari_alibi_seg.data._tiff_pyramid import Pyramid, write_pyramid
 from napari_alibi_seg.data._tiling import PIXEL_TILE_PX, pixel_tiles
 
-__all__ = ["RESULT_KINDS", "ResultStore"]
+__all__ = ["ResultStore"]
 
-RESULT_KINDS = ("labels", "probabilities", "uncertainty")
 RESULT_FORMAT = 1
 RESULT_SUFFIX = ".results.zarr"
 
@@ -72,11 +77,9 @@ class ResultStore:
         pixel size are part of the identity: renaming a class needs no new prediction.
     tile_px : int
         Side of a tile, a multiple of 16.
-    n_planes : int, optional
-        Of a stack or time series, whose outputs have an axis for them; None for an
-        image that is no stack.
-    plane_axis : {"z", "t"}
-        What the planes are.
+    n_planes, n_times : int, optional
+        Length of a stack along Z, and of a time series; the outputs have an axis for
+        each. None for an image without it.
 
     Attributes
     ----------
@@ -84,7 +87,8 @@ class ResultStore:
         Output tiles of a plane in reading order, as `pixel_tiles` and as the segmenter
         predicts.
     planes : range
-        Numbers of the planes; 0 alone for an image that is no stack.
+        Positions of the planes, which count through the planes of the first point in
+        time, then of the second; 0 alone for an image that is no stack.
 
     Raises
     ------
@@ -131,7 +135,7 @@ class ResultStore:
         class_colours: Mapping[int, str] | None = None,
         tile_px: int = PIXEL_TILE_PX,
         n_planes: int | None = None,
-        plane_axis: str = "z",
+        n_times: int | None = None,
     ) -> None:
         self.shape = (int(shape[0]), int(shape[1]))
         self.class_ids = [int(i) for i in class_ids]
@@ -141,11 +145,12 @@ class ResultStore:
         self.class_colours = dict(class_colours or {})
         for colour in self.class_colours.values():
             rgb(colour)  # wrong ones are refused before the work, not after it
-        self.tile_px = _checked_tile(tile_px)
+        self.tile_px = checked_tile(tile_px)
         self.tiles = pixel_tiles(self.shape, tile_px)
-        self.n_planes, self.plane_axis = _checked_planes(n_planes, plane_axis)
-        self.planes = range(1 if n_planes is None else n_planes)
-        self.label_dtype = _checked_dtype(self.class_ids, self.kinds, label_dtype)
+        self.n_planes = checked_length("n_planes", n_planes)
+        self.n_times = checked_length("n_times", n_times)
+        self.planes = range((n_times or 1) * (n_planes or 1))
+        self.label_dtype = checked_dtype(self.class_ids, self.kinds, label_dtype)
         self.identity = self._full_identity(identity)
         self.path = (
             path
@@ -179,7 +184,7 @@ class ResultStore:
         result : TileResult
             Of that window. Its kinds that are not kept here are not looked at.
         plane : int
-            Of a stack.
+            Position in `planes`.
 
         Raises
         ------
@@ -189,20 +194,8 @@ class ResultStore:
             If the disk is full or the store cannot be written.
         """
         window = self.tiles[index]
-        blocks = {kind: _block(kind, result) for kind in self.kinds}
-        if result.window != window:
-            raise SettingsError(
-                f"Expected the result of tile {index}, {window}, got {result.window}. "
-                f"Write each tile under its position in `tiles`."
-            )
-        for kind, image in self._images.items():
-            layout = image.layout
-            expected = (*layout.channels, *window.shape)
-            if blocks[kind].shape != expected or blocks[kind].dtype != layout.dtype:
-                raise SettingsError(
-                    f"Expected {kind} of shape {expected} and {layout.dtype} for tile "
-                    f"{index}, got {blocks[kind].shape} of {blocks[kind].dtype}."
-                )
+        layouts = [image.layout for image in self._images.values()]
+        blocks = checked_blocks(result, index, window, layouts)
         for kind, image in self._images.items():
             with self._explained(f"tile {index}", blocks[kind].nbytes):
                 image.write(0, window, blocks[kind], plane)
@@ -291,7 +284,7 @@ class ResultStore:
             image = self._images.pop(kind)
             with explained(target, 4096):
                 image.sweep()
-                _move_folder(image.path, target)
+                move_folder(image.path, target)
         self.kinds = tuple(self._images)
         if not self.kinds:
             self.delete()
@@ -357,8 +350,8 @@ class ResultStore:
             channel_names=names if layout.channels else None,
             pixel_size=self.pixel_size,
             tile_px=self.tile_px,
-            n_planes=len(self.planes),
-            plane_axis=self.plane_axis,
+            n_planes=self.n_planes or 1,
+            n_times=self.n_times or 1,
         )
 
     def _image(self, kind: str) -> KindImage:
@@ -378,8 +371,8 @@ class ResultStore:
             "label_dtype": self.label_dtype.name,
             "tile_px": self.tile_px,
         }
-        if self.n_planes is not None:
-            own |= {"n_planes": self.n_planes, "plane_axis": self.plane_axis}
+        lengths = {"n_planes": self.n_planes, "n_times": self.n_times}
+        own |= {name: n for name, n in lengths.items() if n is not None}
         return {**identity, **own}
 
     def _create(self, path: Path) -> None:
@@ -413,7 +406,7 @@ class ResultStore:
             len(self.class_ids) if kind == "probabilities" else None,
             self.tile_px,
             self.n_planes,
-            self.plane_axis,
+            self.n_times,
         )
         with self._explained("an empty image", 4096):
             return KindImage.opened(self.path / kind, layout)
@@ -435,55 +428,6 @@ class ResultStore:
             ) from err
 
 
-def _checked_dtype(
-    class_ids: Sequence[int], kinds: Sequence[str], dtype: npt.DTypeLike | None
-) -> np.dtype:
-    if not kinds or len(set(kinds)) < len(kinds) or not set(kinds) <= {*RESULT_KINDS}:
-        raise SettingsError(
-            f"Expected `kinds` to be some of {list(RESULT_KINDS)}, each once, got "
-            f"{list(kinds)}."
-        )
-    if not class_ids or list(class_ids) != sorted(set(class_ids)) or class_ids[0] < 0:
-        raise SettingsError(
-            f"Expected `class_ids` from 0 up, ascending, each once, got "
-            f"{list(class_ids)}."
-        )
-    known = np.min_scalar_type(class_ids[-1]) if dtype is None else np.dtype(dtype)
-    if known.kind != "u" or class_ids[-1] > np.iinfo(known).max:
-        raise SettingsError(
-            f"Expected an unsigned `label_dtype` that holds {class_ids[-1]}, got "
-            f"{known}."
-        )
-    return known.newbyteorder("=")
-
-
-def _checked_planes(n_planes: int | None, axis: str) -> tuple[int | None, str]:
-    if (n_planes is not None and n_planes < 1) or axis not in ("z", "t"):
-        raise SettingsError(
-            f"Expected 1 plane or more along 'z' or 't', got {n_planes} along {axis!r}."
-        )
-    return n_planes, axis
-
-
-def _checked_tile(tile_px: int) -> int:
-    if tile_px < 16 or tile_px % 16:
-        raise SettingsError(
-            f"`tile_px` must be a multiple of 16 from 16 up, which TIFF asks for, got "
-            f"{tile_px}."
-        )
-    return tile_px
-
-
-def _block(kind: str, result: TileResult) -> npt.NDArray[Any]:
-    match kind:
-        case "labels":
-            return result.labels_yx
-        case "probabilities":
-            return result.proba_kyx
-        case _:
-            return result.uncertainty_yx
-
-
 def _counted(labels: npt.NDArray[Any]) -> dict[int, int]:
     if labels.dtype.itemsize <= 2:  # many times faster, with a table of every id
         n = np.bincount(labels.ravel())
@@ -492,22 +436,3 @@ def _counted(labels: npt.NDArray[Any]) -> dict[int, int]:
     else:
         ids, n = np.unique(labels, return_counts=True)
     return dict(zip(ids.tolist(), n.tolist(), strict=True))
-
-
-def _move_folder(folder: Path, target: Path) -> None:
-    """Give a folder its final name, over what lies there, also on another disk."""
-    ready = folder
-    if target.parent.stat().st_dev != folder.stat().st_dev:
-        ready = temporary_beside(target.with_name(f"{target.name}.copy"))
-        shutil.copytree(folder, ready)
-    if target.exists():
-        # a folder cannot be replaced in one step; whoever is killed here finds both
-        old = target.with_name(f".{target.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        target.rename(old)
-        ready.rename(target)
-        shutil.rmtree(old) if old.is_dir() else old.unlink()
-    else:
-        ready.rename(target)
-    if ready is not folder:
-        shutil.rmtree(folder)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import tifffile
 
 from napari_alibi_seg._base import PixelSize, SettingsError
-from napari_alibi_seg.data._pixel_size import UM_PER_UNIT
+from napari_alibi_seg.data._pixel_size import UM_PER_UNIT, in_unit
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,7 +61,9 @@ def write_tiff(
             compression=None if compression is None else "zlib",
             # no predictor: ImageJ reads none with deflate, and shows noise instead
             rowsperstrip=min(shape[axes.index("Y")], max(1, _STRIP_BYTES // row_bytes)),
-            description=_description(axes, shape, unit, description),
+            description=_description(
+                axes, shape, unit, _spacing(pixel_size, unit), description
+            ),
             metadata=None,
             software=False,
             resolution=resolution,
@@ -70,7 +72,11 @@ def write_tiff(
 
 
 def _description(
-    axes: str, shape: tuple[int, ...], unit: str, description: str | None
+    axes: str,
+    shape: tuple[int, ...],
+    unit: str,
+    spacing: float | None,
+    description: str | None,
 ) -> bytes:
     """Return the lines that ImageJ reads, and after them one of ours."""
     length = dict(zip(axes, shape, strict=True))
@@ -86,9 +92,18 @@ def _description(
         lines += ["hyperstack=true", "mode=grayscale", "loop=false"]
     if unit:
         lines.append(f"unit={unit}")
+    if spacing is not None and counts["slices"] > 1:
+        lines.append(f"spacing={spacing!r}")
     if description is not None:
         lines.append(f"description={' '.join(description.split())}")
     return "\n".join([*lines, ""]).encode()
+
+
+def _spacing(size: PixelSize | None, unit: str) -> float | None:
+    """Return the distance of planes in the unit that is written."""
+    if size is None or size.z is None:
+        return None
+    return float(size.z) * (in_unit(size.unit, unit) or 1.0)
 
 
 def _resolution(

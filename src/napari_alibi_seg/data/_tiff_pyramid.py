@@ -57,10 +57,8 @@ class Pyramid:
         Physical side of a pixel at full resolution.
     tile_px : int
         Side of a tile, a multiple of 16.
-    n_planes : int
-        Of a stack, 1 otherwise.
-    plane_axis : {"z", "t"}
-        What the planes are.
+    n_planes, n_times : int
+        Along Z and T, 1 without such an axis.
     """
 
     name: str
@@ -70,14 +68,14 @@ class Pyramid:
     pixel_size: PixelSize | None = None
     tile_px: int = PIXEL_TILE_PX
     n_planes: int = 1
-    plane_axis: str = "z"
+    n_times: int = 1
 
     @property
     def pages(self) -> list[tuple[int, int | None]]:
-        """Plane and channel of each page, None where there is no C axis."""
+        """Position of the plane and channel of each page, None without a C axis."""
         names = self.channel_names
         channels = [None] if names is None else range(len(names))
-        return list(product(range(self.n_planes), channels))
+        return list(product(range(self.n_times * self.n_planes), channels))
 
     @property
     def is_big(self) -> bool:
@@ -161,16 +159,17 @@ def _ome_xml(pyramid: Pyramid) -> bytes:
         "SizeX": width,
         "SizeY": height,
         "SizeC": len(names),
-        "SizeZ": pyramid.n_planes if pyramid.plane_axis == "z" else 1,
-        "SizeT": pyramid.n_planes if pyramid.plane_axis == "t" else 1,
+        "SizeZ": pyramid.n_planes,
+        "SizeT": pyramid.n_times,
         "BigEndian": "false",
         "Interleaved": "false",
     }
     if size is not None:
         unit = _OME_UNITS.get(size.unit, size.unit)
-        for letter, side in (("X", size.x), ("Y", size.y)):
-            attributes[f"PhysicalSize{letter}"] = repr(float(side))
-            attributes[f"PhysicalSize{letter}Unit"] = unit
+        for letter, side in (("X", size.x), ("Y", size.y), ("Z", size.z)):
+            if side is not None:
+                attributes[f"PhysicalSize{letter}"] = repr(float(side))
+                attributes[f"PhysicalSize{letter}Unit"] = unit
     listed = " ".join(f"{key}={quoteattr(str(v))}" for key, v in attributes.items())
     channels = "".join(
         f'<Channel ID="Channel:0:{i}" Name={quoteattr(name)} SamplesPerPixel="1"/>'

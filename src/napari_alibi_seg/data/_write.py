@@ -1,4 +1,4 @@
-"""Writing images that are whole arrays.
+"""Writing images that are whole arrays, and large masks window by window.
 
 Files are whole or not there (`_atomic`), and their bytes depend on the pixels and
 metadata alone. The pixel size is written as ImageJ writes it, which our own reader
@@ -15,19 +15,21 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from napari_alibi_seg._base import PixelSize, SettingsError
+from napari_alibi_seg._base import PixelSize, SettingsError, Window
 from napari_alibi_seg.data._atomic import replaced
 from napari_alibi_seg.data._guard import check_dtype
 from napari_alibi_seg.data._pixel_size import UM_PER_UNIT
 from napari_alibi_seg.data._tiff_frame import write_tiff
+from napari_alibi_seg.data._tiff_pyramid import Pyramid, write_pyramid
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Callable
 
     import numpy.typing as npt
 
 
-__all__ = ["write_image"]
+__all__ = ["write_image", "write_large_labels"]
 
 _Pixels: TypeAlias = "npt.NDArray[Any]"
 _PathLike: TypeAlias = "str | os.PathLike[str]"
@@ -105,6 +107,67 @@ def write_image(
             pixel_size=pixel_size,
             description=description,
         )
+
+
+def write_large_labels(
+    path: _PathLike,
+    shape: tuple[int, int],
+    read: Callable[[Window], _Pixels],
+    *,
+    dtype: np.dtype,
+    pixel_size: PixelSize | None = None,
+) -> None:
+    """Write class ids that come window by window to a tiled, compressed TIFF.
+
+    Parameters
+    ----------
+    path : path
+        Ends in .tif or .tiff. An existing file is replaced.
+    shape : tuple of int
+        Rows and columns.
+    read : callable
+        Window to (h, w) array of ids.
+    dtype : dtype
+        Unsigned, of the file.
+    pixel_size : PixelSize, optional
+        Physical side of a pixel.
+
+    Raises
+    ------
+    SettingsError
+        If the suffix or dtype is another.
+    OutputError
+        If the file cannot be written.
+
+    Notes
+    -----
+    Memory is that of some tiles of 512 px. No coarser levels: these are strokes, which
+    would vanish in them.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from napari_alibi_seg.data import open_image
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "labels.tif"
+    ...     write_large_labels(
+    ...         path, (600, 9), lambda w: np.ones(w.shape), dtype=np.dtype("u1")
+    ...     )
+    ...     open_image(path).shape
+    (600, 9)
+    """
+    path = Path(path)
+    _check_tiff(path, dtype)
+    if dtype.kind != "u":
+        raise SettingsError(f"{path}: expected an unsigned type of ids, got {dtype}.")
+    pyramid = Pyramid("labels", [shape], dtype, pixel_size=pixel_size)
+
+    def pixels(_level: int, _plane: int, _channel: int | None, at: Window) -> _Pixels:
+        return read(at).astype(dtype, copy=False)
+
+    # ids pack tightly, but by how much is not known beforehand
+    with replaced(path, 0) as temporary:
+        write_pyramid(temporary, pyramid, pixels)
 
 
 def _check_axes(axes: str, shape: tuple[int, ...]) -> None:

@@ -20,10 +20,11 @@ from napari_alibi_seg.data._containers import (
     named_axes,
 )
 from napari_alibi_seg.data._guard import check_dtype
-from napari_alibi_seg.data._pixel_size import pixel_size
+from napari_alibi_seg.data._pixel_size import in_unit, pixel_size
 from napari_alibi_seg.data._source import Stored
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from napari_alibi_seg._base import PixelSize
@@ -129,8 +130,8 @@ def _stored_ome_zarr(path: Path, group: zarr.Group, name: str, level: int) -> St
             has_scale = True
             for letter, factor in zip(axes, step["scale"], strict=True):
                 factors[letter] *= factor
-    unit = axes_of[axes.index("X")].get("unit")
-    size = pixel_size(factors["Y"], factors["X"], unit) if has_scale else None
+    units = {a: axis.get("unit") for a, axis in zip(axes, axes_of, strict=True)}
+    size = _scaled(factors, units) if has_scale else None
     return _stored_zarr_array(
         path,
         array,
@@ -140,6 +141,16 @@ def _stored_ome_zarr(path: Path, group: zarr.Group, name: str, level: int) -> St
         channel_names=_omero_names(group),
         n_levels=_n_levels(group, scales["datasets"], axes),
     )
+
+
+def _scaled(
+    factors: Mapping[str, float], units: Mapping[str, str | None]
+) -> PixelSize | None:
+    unit = units["X"]
+    # planes without a unit have an index, not a distance
+    to_unit = in_unit(units.get("Z"), unit)
+    z = None if to_unit is None else factors["Z"] * to_unit
+    return pixel_size(factors["Y"], factors["X"], unit, z=z)
 
 
 def _n_levels(group: zarr.Group, datasets: list[dict[str, Any]], axes: str) -> int:
