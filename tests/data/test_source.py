@@ -199,7 +199,9 @@ def test_impossible_choices(shape, options, error, message):
 
 
 @pytest.mark.parametrize(
-    "value", [None, 3, b"a.tif", [[1, 2]], da.from_delayed], ids=repr
+    "value",
+    [None, 3, b"a.tif", [[1, 2]], da.from_delayed],
+    ids=lambda v: type(v).__name__,
 )
 def test_what_is_no_image(value):
     with pytest.raises(SettingsError, match=r"path, an array .* or an ImageSource"):
