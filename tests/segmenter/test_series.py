@@ -248,3 +248,18 @@ def test_training_from_the_command_line(home, tmp_path, capsys):
 def test_smoothing_a_time_series_is_refused_from_python(home):
     with pytest.raises(SettingsError, match="time series without Z"):
         iter_predict_stack(loaded(home), home / "t.tif", z_smooth=1.0)
+
+
+def test_a_time_and_a_plane_from_python(home):
+    _, _, scribbles = sample(SHAPE)
+    settings = ClassifierSettings(n_trees=5)
+    path = home / "tz.tif"
+    named = Segmenter(classifier=settings).fit(path, scribbles, plane=1, time=0)
+    opened = Segmenter(classifier=settings)
+    opened.fit(open_image(path, plane=1, time=0), scribbles)
+    of_named = named.predict(path, plane=2, time=1).probabilities
+    of_opened = opened.predict(open_image(path, plane=2, time=1)).probabilities
+    assert np.array_equal(of_named, of_opened)
+    assert not np.array_equal(
+        of_named, named.predict(path, plane=2, time=0).probabilities
+    )

@@ -70,6 +70,7 @@ class Embedder:
         image: Any,
         *,
         plane: int | None = None,
+        time: int | None = None,
         order: Sequence[int] | None = None,
         into: list[Embedding] | None = None,
     ) -> Iterator[ExtractedTile]:
@@ -79,8 +80,8 @@ class Embedder:
         ----------
         image : path, array or ImageSource
             The image.
-        plane : int, optional
-            Plane of a stack, from 0.
+        plane, time : int, optional
+            Plane of a stack, and point in time of a series, from 0.
         order : sequence of int, optional
             Tiles first wanted; see `iter_extract`.
         into : list, optional
@@ -92,7 +93,7 @@ class Embedder:
         ExtractedTile
             Nothing at all for classical features or when all is stored already.
         """
-        embedding = self.prepare(image, plane=plane)
+        embedding = self.prepare(image, plane=plane, time=time)
         if into is not None:
             into.append(embedding)
         yield from self.iter_complete(embedding, order=order)
@@ -120,14 +121,19 @@ class Embedder:
             )
 
     def prepare(
-        self, image: Any, *, plane: int | None = None, scratch: bool = False
+        self,
+        image: Any,
+        *,
+        plane: int | None = None,
+        time: int | None = None,
+        scratch: bool = False,
     ) -> Embedding:
         """Return the embedding of an image with whatever is stored of it already.
 
         With `scratch`, tokens that are not in a store already go to one of their own,
         which the caller deletes when it is done.
         """
-        source = open_image(image, plane=plane)
+        source = open_image(image, plane=plane, time=time)
         if self.frozen is None:
             self.frozen = Frozen.of(source, self.features)
             # its range is this image's own: no second look at the pixels
@@ -148,15 +154,17 @@ class Embedder:
         folder = self.scratch_folder if scratch else None
         return kept_store(self.store, view, grid, self.backbone, scratch=folder)
 
-    def embed(self, image: Any, *, plane: int | None = None) -> Embedding:
+    def embed(
+        self, image: Any, *, plane: int | None = None, time: int | None = None
+    ) -> Embedding:
         """Compute the features of an image that are worth keeping.
 
         Parameters
         ----------
         image : path, array, ImageSource or Embedding
             The image; an embedding is completed if tiles are missing.
-        plane : int, optional
-            Plane of a stack, from 0.
+        plane, time : int, optional
+            Plane of a stack, and point in time of a series, from 0.
 
         Returns
         -------
@@ -171,7 +179,9 @@ class Embedder:
             If it does not have the channels asked for.
         """
         embedding = (
-            image if isinstance(image, Embedding) else self.prepare(image, plane=plane)
+            image
+            if isinstance(image, Embedding)
+            else self.prepare(image, plane=plane, time=time)
         )
         for _ in self.iter_complete(embedding):
             pass

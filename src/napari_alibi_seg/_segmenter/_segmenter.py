@@ -124,6 +124,7 @@ class Segmenter(Embedder):
         labels: Any,
         *,
         plane: int | None = None,
+        time: int | None = None,
         class_names: dict[int, str] | None = None,
     ) -> Segmenter:
         """Train on the painted pixels of one or several images.
@@ -135,9 +136,10 @@ class Segmenter(Embedder):
         labels : path, (Y, X) array of int, Annotations, or list of these
             Class ids, 0 = unlabelled; one per image, of its shape. Ids need not be
             consecutive. For a stack also a stack of labels, 0 on planes where nothing
-            was painted, or a list of (plane, labels).
-        plane : int, optional
-            The only plane of stacks that counts, from 0.
+            was painted, or a list of (plane, labels); ((time, plane), labels) for a
+            series of stacks.
+        plane, time : int, optional
+            The only plane of stacks, and point in time of series, that counts, from 0.
         class_names : dict of int to str, optional
             Names for ids.
 
@@ -160,7 +162,7 @@ class Segmenter(Embedder):
         strokes = [
             pair
             for image, label in _pairs(images, labels)
-            for pair in self.painted(image, label, plane=plane)
+            for pair in self.painted(image, label, plane=plane, time=time)
         ]
         painted = [found for _, found in strokes]
         embeddings = [self.embed(e) for e, _ in strokes]
@@ -204,7 +206,12 @@ class Segmenter(Embedder):
         return self
 
     def painted(
-        self, image: Any, labels: Any, *, plane: int | None = None
+        self,
+        image: Any,
+        labels: Any,
+        *,
+        plane: int | None = None,
+        time: int | None = None,
     ) -> list[tuple[Embedding, Annotations]]:
         """Return each painted plane of an image, prepared, with its painted pixels.
 
@@ -213,7 +220,7 @@ class Segmenter(Embedder):
 
         Parameters
         ----------
-        image, labels, plane
+        image, labels, plane, time
             One image and its labels, as for `fit`.
 
         Returns
@@ -236,7 +243,7 @@ class Segmenter(Embedder):
         """
         if isinstance(image, Embedding):
             return [(image, read_painted(labels, image.image.source))]
-        found = painted_planes(image, labels, plane)
+        found = painted_planes(image, labels, plane, time)
         return [(self.prepare(source), strokes) for source, strokes in found]
 
     def iter_predict(
@@ -244,6 +251,7 @@ class Segmenter(Embedder):
         image: Any,
         *,
         plane: int | None = None,
+        time: int | None = None,
         order: str | Sequence[int] = "centre-out",
         focus: tuple[float, float] | None = None,
     ) -> Iterator[TileResult]:
@@ -253,8 +261,8 @@ class Segmenter(Embedder):
         ----------
         image : path, array, ImageSource or Embedding
             The image; features that are missing are computed first.
-        plane : int, optional
-            Plane of a stack, from 0.
+        plane, time : int, optional
+            Plane of a stack, and point in time of a series, from 0.
         order, focus
             See `iter_tiles`: "centre-out" from `focus`, "reading", or tile numbers.
 
@@ -263,7 +271,7 @@ class Segmenter(Embedder):
         TileResult
         """
         classifier = self.require_fitted()
-        embedding = self.embed(image, plane=plane)
+        embedding = self.embed(image, plane=plane, time=time)
         features = PixelFeatures(embedding, self.projection)
         yield from iter_tiles(
             features,
@@ -274,15 +282,17 @@ class Segmenter(Embedder):
             workers=self.workers,
         )
 
-    def predict(self, image: Any, *, plane: int | None = None) -> Segmentation:
+    def predict(
+        self, image: Any, *, plane: int | None = None, time: int | None = None
+    ) -> Segmentation:
         """Segment an image.
 
         Parameters
         ----------
         image : path, array, ImageSource or Embedding
             The image.
-        plane : int, optional
-            Plane of a stack, from 0.
+        plane, time : int, optional
+            Plane of a stack, and point in time of a series, from 0.
 
         Returns
         -------
@@ -294,7 +304,7 @@ class Segmenter(Embedder):
             If the segmenter is not fitted, or the image does not fit it.
         """
         classifier = self.require_fitted()
-        embedding = self.embed(image, plane=plane)
+        embedding = self.embed(image, plane=plane, time=time)
         return assembled(
             self.iter_predict(embedding, order="reading"),
             embedding.shape,
