@@ -22,7 +22,7 @@ from widgets.huge import kept, look, open_large, write_large
 
 from napari_alibi_seg._cli import main
 from napari_alibi_seg._workspace import _images
-from napari_alibi_seg.data import open_image
+from napari_alibi_seg.data import open_image, read_labels, write_image
 
 pytestmark = [pytest.mark.gui, *(pytest.mark.filterwarnings(q) for q in QUIET)]
 
@@ -108,6 +108,26 @@ def test_strokes_are_seen_at_any_zoom(large) -> None:
     assert {i: int((large.painted == i).sum()) for i in (1, 2)} == fine
     look(large, 300, 300, 1.0)
     assert not large.painted[100:500, 100:500].any()
+
+
+def test_masks_go_out_and_in(large, own_folders) -> None:
+    _paint_two(large)
+    large.settled()
+    before = kept(large)
+    panel = large.dock.classes_panel
+    panel.mask_export_wanted.emit(own_folders / "mask.tif")
+    large.settled()
+    mask = read_labels(own_folders / "mask.tif")
+    assert mask.shape == SHAPE
+    assert np.count_nonzero(mask) == len(before.ids)
+    assert np.array_equal(mask[before.rows, before.cols], before.ids)
+    write_image(own_folders / "turned.tif", np.flipud(mask), axes="YX")
+    panel.mask_file_wanted.emit(own_folders / "turned.tif")
+    large.settled()
+    after = kept(large)
+    found = np.zeros(SHAPE, np.uint8)
+    found[after.rows, after.cols] = after.ids
+    assert np.array_equal(found, np.flipud(mask))
 
 
 def test_undone_after_the_view_went_elsewhere(large) -> None:

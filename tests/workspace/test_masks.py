@@ -15,7 +15,6 @@ from napari_alibi_seg._workspace import (
     ScribbleBlocks,
     export_blocks,
     import_blocks,
-    import_mask,
 )
 from napari_alibi_seg.data import open_image, read_annotations
 
@@ -37,11 +36,20 @@ def test_what_is_written_is_read(tmp_path, name, ids):
     blocks = painted((700, 530), ids)
     export_blocks(tmp_path / name, blocks, pixel_size=SIZE)
     assert open_image(tmp_path / name).pixel_size == SIZE
-    array = import_mask(tmp_path / name, blocks.shape)
-    assert np.array_equal(array, blocks.to_array())
     again = import_blocks(tmp_path / name, blocks.shape)
-    assert np.array_equal(again.to_array(), array)
+    assert np.array_equal(again.to_array(), blocks.to_array())
     assert again.counts() == {ids[0]: 45, ids[1]: 45}
+
+
+def test_a_mask_of_true_and_false_becomes_class_1():
+    mask = painted((700, 600)).to_array() > 0
+    assert import_blocks(mask, mask.shape).counts() == {1: 90}
+
+
+def test_a_mask_must_fit_the_image():
+    mask = painted((700, 600)).to_array()
+    with pytest.raises(AnnotationError, match="transposed"):
+        import_blocks(mask, (600, 700))
 
 
 def test_memory_follows_the_strokes_not_the_image(tmp_path):

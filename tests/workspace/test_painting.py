@@ -10,9 +10,7 @@ from hypothesis import strategies as st
 from napari_alibi_seg._base import AnnotationError, StoreError, Window
 from napari_alibi_seg._workspace import (
     ScribbleBlocks,
-    export_mask,
     find_pixels,
-    import_mask,
     painted_pixels,
     remap_ids,
 )
@@ -154,20 +152,3 @@ def test_cut_off_files_are_refused(gaps, length: int) -> None:
     blocks.update(gaps)
     with pytest.raises(StoreError, match=r"a\.bin: expected scribbles"):
         ScribbleBlocks.from_bytes(blocks.to_bytes()[:length], "a.bin")
-
-
-@pytest.mark.parametrize("suffix", [".png", ".tif"])
-@pytest.mark.parametrize("largest", [7, 300])
-def test_mask_round_trip(tmp_path, gaps, suffix: str, largest: int) -> None:
-    gaps[gaps == 7] = largest
-    export_mask(tmp_path / f"mask{suffix}", gaps)
-    mask = import_mask(tmp_path / f"mask{suffix}", gaps.shape)
-    assert np.array_equal(mask, gaps)
-    assert mask.dtype == (np.uint8 if largest < 256 else np.uint16)
-
-
-def test_mask_must_fit_the_image(gaps) -> None:
-    with pytest.raises(AnnotationError, match="transposed"):
-        import_mask(gaps, (700, 600))
-    mask = gaps > 0
-    assert painted_pixels(import_mask(mask, gaps.shape)) == {1: 512}

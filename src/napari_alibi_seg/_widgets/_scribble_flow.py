@@ -18,9 +18,9 @@ from napari_alibi_seg._widgets._jobs import Lane
 from napari_alibi_seg._workspace import (
     OpenImage,
     ScribbleBlocks,
-    export_mask,
+    export_blocks,
     find_pixels,
-    import_mask,
+    import_blocks,
 )
 
 if TYPE_CHECKING:
@@ -347,28 +347,28 @@ class ScribbleFlow(QObject):
             return
 
         def make() -> Iterator[Any]:
-            yield import_mask(labels, image.shape)
+            yield import_blocks(labels, image.shape, image_name=image.source.name)
 
-        def show(data: Any) -> None:
+        def show(blocks: ScribbleBlocks) -> None:
             if self.dock.image is not image:
                 return
-            self.dock.session.classes.ensure(int(i) for i in np.unique(data) if i)
+            self.dock.session.classes.ensure(blocks.counts())
             if self.dock.stage.shows_parts:
-                self.dock.images.with_project(lambda: self._replace_all(data))
+                self.dock.images.with_project(lambda: self._replace_all(blocks))
             else:
-                self._show(data)
+                self._show(blocks.to_array())
             self.dock.classes_panel.set_hint(f"{name} is taken as scribbles.")
             self._stroke(None)
 
         self._load.start(make, on_event=show, on_error=self._failed)
 
-    def _replace_all(self, data: Any) -> None:
+    def _replace_all(self, blocks: ScribbleBlocks) -> None:
         """Keep a mask of the whole plane, of which a part is shown."""
         image, stage = self.dock.image, self.dock.stage
         parts = stage.parts
         if image is None or image.project is None or parts is None:
             return
-        image.project.update_scribbles(image.plane, data)
+        image.project.update_scribbles(image.plane, blocks)
         parts.forget_strokes()
         if parts.scribbles is None:
             self._show_blank(image)
@@ -383,11 +383,8 @@ class ScribbleFlow(QObject):
         project = image.project
 
         def make() -> Iterator[Any]:
-            export_mask(
-                path,
-                project.load_scribbles(image.plane),
-                pixel_size=image.source.pixel_size,
-            )
+            blocks = project.scribbles(image.plane)
+            export_blocks(path, blocks, pixel_size=image.source.pixel_size)
             yield path
 
         self._load.start(

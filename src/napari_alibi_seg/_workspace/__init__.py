@@ -25,9 +25,7 @@ from napari_alibi_seg._workspace._look_results import ClusterLook, Look
 from napari_alibi_seg._workspace._looks import Looks
 from napari_alibi_seg._workspace._masks import export_blocks, import_blocks
 from napari_alibi_seg._workspace._painting import (
-    export_mask,
     find_pixels,
-    import_mask,
     painted_pixels,
     remap_ids,
 )
@@ -90,11 +88,9 @@ __all__ = [
     "described_cure",
     "excluded_mask",
     "export_blocks",
-    "export_mask",
     "find_pixels",
     "find_project",
     "import_blocks",
-    "import_mask",
     "is_large",
     "painted_pixels",
     "parse_classes",

@@ -2,7 +2,7 @@
 
 Only this module knows how scribbles that are kept in blocks become a mask that any
 program reads, without an array of the whole plane. What a mask must be is known to
-`data`; arrays of smaller images are `_painting`'s.
+`data`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,12 @@ import numpy as np
 
 from napari_alibi_seg._base import PixelSize, SettingsError, Window
 from napari_alibi_seg._workspace._blocks import ScribbleBlocks
-from napari_alibi_seg._workspace._painting import export_mask
-from napari_alibi_seg.data import ImageSource, open_labels, write_large_labels
+from napari_alibi_seg.data import (
+    ImageSource,
+    open_labels,
+    write_image,
+    write_large_labels,
+)
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -78,7 +82,7 @@ def export_blocks(
             f"{path}: a PNG is written from memory, and {height} x {width} pixels are "
             f"too many for that. Choose a name that ends in .tif."
         )
-    export_mask(path, blocks.to_array(), pixel_size=pixel_size)
+    write_image(path, blocks.to_array(), axes="YX", pixel_size=pixel_size)
 
 
 def import_blocks(

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from napari_alibi_seg._base import AnnotationError, IntArray, PixelSize, Window
+from napari_alibi_seg._base import AnnotationError, IntArray, Window
 from napari_alibi_seg._workspace._classes import MAX_CLASS_ID
-from napari_alibi_seg.data import read_labels, write_image
 
 if TYPE_CHECKING:
     import os
@@ -23,9 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "check_ids",
     "clipped",
-    "export_mask",
     "find_pixels",
-    "import_mask",
     "painted_pixels",
     "remap_ids",
 ]
@@ -160,83 +157,6 @@ def remap_ids(
     )
 
 
-def import_mask(
-    labels: Any,
-    shape: tuple[int, int],
-    *,
-    plane: int | None = None,
-    image_name: str | None = None,
-) -> IntArray:
-    """Read a Labels layer's array or a mask file as scribbles.
-
-    Parameters
-    ----------
-    labels : path or array-like
-        Ids, or a bool mask, which becomes class 1.
-    shape : tuple of int
-        Rows and columns of the image.
-    plane : int, optional
-        Plane of a stack of labels.
-    image_name : str, optional
-        For messages.
-
-    Returns
-    -------
-    (Y, X) array of uint8 or uint16
-        A new array, of the smaller type if it holds all ids.
-
-    Raises
-    ------
-    AnnotationError
-        If these are no ids from 0 to 65535 or the shape is another.
-    ImageFileError
-        If the file cannot be read.
-
-    Examples
-    --------
-    >>> import_mask(np.array([[0, 300]]), (1, 2))
-    array([[  0, 300]], dtype=uint16)
-    """
-    ids = read_labels(labels, plane=plane, image_shape=shape, image_name=image_name)
-    return _smallest(check_ids(ids))
-
-
-def export_mask(
-    path: _PathLike, labels: Any, *, pixel_size: PixelSize | None = None
-) -> None:
-    """Write scribbles as a mask that `alibi-seg train` and `import_mask` read.
-
-    Parameters
-    ----------
-    path : path
-        Ends in .png, .tif or .tiff. An existing file is replaced.
-    labels : (Y, X) array of int
-        Ids.
-    pixel_size : PixelSize, optional
-        Kept in the file.
-
-    Raises
-    ------
-    AnnotationError
-        If these are no ids from 0 to 65535.
-    SettingsError
-        If the suffix is another.
-    OutputError
-        If the file cannot be written.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from pathlib import Path
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     export_mask(Path(folder) / "mask.png", np.array([[0, 7]]))
-    ...     import_mask(Path(folder) / "mask.png", (1, 2))
-    array([[0, 7]], dtype=uint8)
-    """
-    ids = _smallest(check_ids(np.asarray(labels)))
-    write_image(path, ids, axes="YX", pixel_size=pixel_size)
-
-
 def clipped(window: Window | None, shape: tuple[int, ...]) -> Window:
     """Return the part of a window that lies inside an image; all of it for None."""
     height, width = shape
@@ -263,11 +183,6 @@ def check_ids(block: npt.NDArray[Any]) -> IntArray:
             f"{block.min()} to {block.max()}. Give every class a small positive id."
         )
     return block
-
-
-def _smallest(ids: IntArray) -> IntArray:
-    small = not ids.size or ids.max() < 256
-    return np.array(ids, np.uint8 if small else np.uint16, order="C")
 
 
 def _bands(window: Window) -> list[Window]:
