@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import hypothesis
@@ -25,15 +24,6 @@ def pytest_collection_modifyitems(
     for item in items:
         group = "windows" if item.get_closest_marker("gui") else str(item.path)
         item.add_marker(pytest.mark.xdist_group(group))
-
-
-@pytest.fixture(autouse=True)
-def _same_log_level():
-    """`main` chooses a log level; in a test it must not choose for the tests after."""
-    logger = logging.getLogger("napari_alibi_seg")
-    level = logger.level
-    yield
-    logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import io
 import json
+import logging
 import os
 import re
 import signal
@@ -625,3 +626,10 @@ def test_ome_zarr_opens_again_and_is_no_input(inside, here):
     assert {row["status"] for row in files} == {"skipped"}
     nothing = inside("apply", here("c.alibiseg"), "z", "--out", "y", expect=2)
     assert "No image found" in nothing.stderr
+
+
+def test_a_caller_keeps_its_own_log_level(capsys):
+    logger = logging.getLogger("napari_alibi_seg")
+    before = logger.level
+    assert main(["-v", "info", "none.tif"]) == 1
+    assert logger.level == before

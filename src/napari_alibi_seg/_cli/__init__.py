@@ -94,8 +94,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         level=logging.WARNING,
         format="%(levelname)s %(name)s: %(message)s",
     )
-    level = levels[min(args.verbose, 2)]
-    logging.getLogger("napari_alibi_seg").setLevel(level)
+    logger = logging.getLogger("napari_alibi_seg")
+    before = logger.level
+    logger.setLevel(levels[min(args.verbose, 2)])
     from napari_alibi_seg._cli._common import run
 
-    return run(args.run, args)
+    try:
+        return run(args.run, args)
+    finally:
+        # whoever calls this from Python has chosen a level of their own
+        logger.setLevel(before)
