@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 
+from napari_alibi_seg import ClassifierSettings
 from napari_alibi_seg.data import TokenGrid, draw_scribbles, synthesize
 from napari_alibi_seg.features import list_backbones
 
@@ -221,8 +223,13 @@ def test_limits_on_one_image_are_not_made_twice(
     limits = _script("limits")
     monkeypatch.setattr(_script("_common"), "RESULTS", tmp_path)
     monkeypatch.setattr(limits, "teacher_weights", lambda: None)
+    # rows are asked for here, not scores
+    few = partial(ClassifierSettings, n_trees=5)
+    monkeypatch.setattr(limits, "ClassifierSettings", few)
+    monkeypatch.setattr(_script("sweep"), "ClassifierSettings", few)
     out = tmp_path / "limits.jsonl"
     command = ["--quick", "--data", str(shared_dir / "data"), "--out", str(out)]
+    command += ["--scale", "0.5"]
     assert limits.main(command) == 0
     first = out.read_text()
     assert len(first.splitlines()) == 4  # two scribbles, classical and alibi-tiny

@@ -186,7 +186,7 @@ def test_levels_follow_what_was_planted(n, position, level, verdict):
 
 
 def test_the_twins_differ_as_they_should():
-    crops = draw_crops(micrographs(), side_px=_SIDE, n_crops=16)
+    crops = draw_crops(micrographs(), side_px=_SIDE, n_crops=FEW_CROPS)
     table, alibi = (
         position_report(
             load_backbone(_FILES / f"twin-{name}.safetensors", device="cpu"), crops

@@ -28,14 +28,22 @@ def _twin(name):
     return load_backbone(_FILES / f"twin-{name}.safetensors", device="cpu")
 
 
+@cache
+def _grains(side):
+    """All twins are shown the same, shaded and moved."""
+    found = []
+    for seed in range(_N):
+        image = synthesize("grains", (side, side), seed=seed).image.astype(np.float32)
+        found.append((image - image.mean()) / np.ptp(image))
+    return found
+
+
 def _images(twin, kind=None, *, shading=1.0):
     """Pictures brightening to the right, as a tilted sample does, and moved ones."""
     side = 16 * twin.patch_size
     out = []
-    for seed in range(_N):
-        image = synthesize("grains", (side, side), seed=seed).image.astype(np.float32)
-        image = (image - image.mean()) / np.ptp(image)
-        image = image + shading * np.linspace(-1, 1, side)
+    for plain in _grains(side):
+        image = plain + shading * np.linspace(-1, 1, side)
         out.append(image if kind is None else move_image(image, kind, twin.patch_size))
     return out
 

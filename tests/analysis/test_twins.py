@@ -7,6 +7,7 @@ needed.
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -21,14 +22,22 @@ from napari_alibi_seg.features import load_backbone, read_checkpoint
 _FILES = Path(__file__).resolve().parents[1] / "data"
 
 
+@cache
+def _pictures(side: int) -> list[torch.Tensor]:
+    """Both twins are shown the same 32."""
+    found = []
+    for seed in range(32):
+        kind = ("spinodal", "grains", "precipitates")[seed % 3]
+        image = synthesize(kind, (side, side), seed=seed).image.astype(np.float32)
+        found.append(torch.from_numpy((image - image.min()) / np.ptp(image)))
+    return found
+
+
 def _probe(name: str):
     twin = load_backbone(_FILES / f"twin-{name}.safetensors", device="cpu")
     side = 24 * twin.patch_size
     maps = []
-    for seed in range(32):
-        kind = ("spinodal", "grains", "precipitates")[seed % 3]
-        image = synthesize(kind, (side, side), seed=seed).image.astype(np.float32)
-        values = torch.from_numpy((image - image.min()) / np.ptp(image))
+    for values in _pictures(side):
         batch = values.expand(1, 3, side, side)
         mean, std = (torch.tensor(v).reshape(1, 3, 1, 1) for v in (twin.mean, twin.std))
         tokens = twin.patch_features((batch - mean) / std)[0]

@@ -20,6 +20,7 @@ from napari_alibi_seg.data import synthesize, write_image
 _FILES = Path(__file__).resolve().parents[1] / "data"
 TABLE, ALIBI = (str(_FILES / f"twin-{name}.safetensors") for name in ("table", "alibi"))
 _SIDE = 112
+_CROPS = 12  # fewer are warned of
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,8 @@ def folder(tmp_path_factory):
     return out
 
 
-def call(folder: Path, *argv, expect: int = 0) -> subprocess.CompletedProcess:
+def call(folder: Path, *argv) -> subprocess.CompletedProcess:
+    """Run in a process of its own, on a machine without weights."""
     empty = str(folder / "no-weights")
     env = {**os.environ, "ALIBI_SEG_CACHE": empty, "HF_HOME": empty}
     env |= {"CUDA_VISIBLE_DEVICES": "", "COLUMNS": "100"}
@@ -47,7 +49,7 @@ def call(folder: Path, *argv, expect: int = 0) -> subprocess.CompletedProcess:
         timeout=300,
         check=False,
     )
-    assert done.returncode == expect, done.stderr
+    assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     return done
 
@@ -76,7 +78,7 @@ def twins(folder):
     """One run that compares both twins and a cure."""
     done = call(
         folder,
-        *("spinodal.tif", "grains.tif", "--side", _SIDE, "--crops", 16),
+        *("spinodal.tif", "grains.tif", "--side", _SIDE, "--crops", _CROPS),
         *("--backbone", TABLE, ALIBI, f"{TABLE}+roll=2"),
         *("--figure", "bias.png", "--json"),
     )
@@ -103,7 +105,12 @@ def test_the_table_of_backbones(twins):
 
 def test_json_says_what_was_measured(twins):
     report, _ = twins
-    assert report["crops"] == {"n": 16, "side_px": _SIDE, "n_images": 2, "notes": []}
+    assert report["crops"] == {
+        "n": _CROPS,
+        "side_px": _SIDE,
+        "n_images": 2,
+        "notes": [],
+    }
     assert report["images"] == ["spinodal.tif", "grains.tif"]
     assert report["seconds"] >= max(row["seconds"] for row in report["backbones"]) > 0
     ramps = [row["ramp"] for row in report["backbones"][0]["probes"]["rows"]]
@@ -112,7 +119,7 @@ def test_json_says_what_was_measured(twins):
 
 def test_each_backbone_gets_a_sentence_and_its_seconds(twins):
     _, stderr = twins
-    assert "16 crops of 112 px from 2 images; 3 backbones." in stderr
+    assert f"{_CROPS} crops of 112 px from 2 images; 3 backbones." in stderr
     assert "twin-table: Much position: in crops it has not seen" in stderr
     assert "twin-alibi: No position found" in stderr
     assert stderr.count(" s)") == 3
@@ -195,8 +202,8 @@ def test_clear_errors(inside, argv, code, message):
     assert "Error: " in err
 
 
-def test_an_error_with_json_is_one_object(folder):
-    done = call(folder, "small.png", "--json", expect=2)
-    error = json.loads(done.stdout)
+def test_an_error_with_json_is_one_object(inside):
+    out, _ = inside("small.png", "--json", expect=2)
+    error = json.loads(out)
     assert error["kind"] == "SettingsError"
     assert error["error"].startswith("No crop of 224 px fits")

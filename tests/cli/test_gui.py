@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -144,9 +143,7 @@ def test_help_stays_light(args) -> None:
         "import atexit, sys; atexit.register(lambda: print(*sys.modules, "
         f"file=sys.stderr)); {MAIN}"
     )
-    started = time.perf_counter()
     done = alibi_seg(code, *args)
-    assert time.perf_counter() - started < 20
     assert done.returncode == 0
     assert "gui" in done.stdout
     loaded = {name.partition(".")[0] for name in done.stderr.split()}

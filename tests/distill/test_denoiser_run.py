@@ -52,6 +52,15 @@ def _weights(path):
     return read_checkpoint(path)[0]["denoiser"]
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The weights of a run that nothing stopped."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(FIELD_PRESETS, "small", _QUICK)
+        out = tmp_path_factory.mktemp("whole")
+        return _weights(train_denoiser(_settings(), out, device="cpu"))
+
+
 def test_the_result_is_a_released_checkpoint(tmp_path):
     path = train_denoiser(_settings(name="mine"), tmp_path, device="cpu")
     assert path == tmp_path / "mine.pth"
@@ -95,8 +104,7 @@ def test_training_brings_features_to_the_fields(tmp_path):
 @pytest.mark.parametrize(
     ("stage", "done"), [("fields", 1), ("fields", 3), ("training", 3), ("training", 7)]
 )
-def test_a_stopped_run_ends_with_the_same_weights(stage, done, tmp_path):
-    whole = _weights(train_denoiser(_settings(), tmp_path / "a", device="cpu"))
+def test_a_stopped_run_ends_with_the_same_weights(stage, done, whole, tmp_path):
     _run_to(_settings(), tmp_path / "b", stage, done)
     assert not (tmp_path / "b" / "denoiser.pth").exists()
     parts = _weights(train_denoiser(_settings(), tmp_path / "b", device="cpu"))

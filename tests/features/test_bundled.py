@@ -84,7 +84,7 @@ def test_a_damaged_file_is_refused(monkeypatch, tmp_path):
 
 def test_it_tells_textures_apart_and_not_places(tiny):
     """Tokens of one texture are alike wherever they lie; position cannot be read."""
-    side = 37 * tiny.patch_size
+    side = 24 * tiny.patch_size
     maps = []
     for seed in range(32):
         image = synthesize("spinodal", (side, side), seed=seed).image

@@ -25,9 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def command(args: argparse.Namespace) -> int:
     """List, check or download."""
-    from napari_alibi_seg.features import check_backbone
-
     if args.check:
+        # imports torch, which a list of names must not wait for
+        from napari_alibi_seg.features import check_backbone
+
         report = check_backbone(args.check)
         text = "\n".join(f"{key}: {value}" for key, value in report.items())
         emit(args, report, text)

@@ -79,7 +79,7 @@ def distill(settings: DistillSettings, out: Path | str, **options: Any) -> Path:
     ...     teacher={"name": "self"},
     ...     ema=0.9,
     ...     workers=0,
-    ...     student={"embed_dim": 16, "depth": 1, "num_heads": 1, "patch_size": 8},
+    ...     student={"embed_dim": 16, "depth": 1, "num_heads": 1, "patch_size": 4},
     ...     losses={"cosine": 0, "smooth_l1": 1, "hidden": 0.5},
     ...     stages=[{"crop_px": 32, "steps": 2, "batch": 2, "lr": 1e-3}],
     ... )
