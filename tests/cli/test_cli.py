@@ -471,6 +471,7 @@ def test_info_of_an_image_and_of_this_machine(inside, here):
     info = inside.json("info", here("a.tif"))
     assert (info["shape"], info["dtype"]) == ([96, 128], "uint8")
     assert info["pixel_size"] == [0.05, 0.05, "um"]
+    assert info["plane_distance"] is None
     assert inside.json("info")["devices"][-1] == "cpu"
 
 

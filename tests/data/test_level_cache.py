@@ -120,3 +120,26 @@ def test_a_half_deleted_store_is_deleted(folder):
     _level_cache.trim_levels(folder)
     assert held(folder) == "bc"
     assert not [*folder.glob("*.doomed")]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="an open file keeps its folder")
+@pytest.mark.parametrize("job", ["open", "make"])
+def test_a_store_that_goes_while_its_lock_is_awaited(folder, monkeypatch, job):
+    store, lock = store_of(folder, "a"), _level_cache._locked
+    names = iter(["a.levels.zarr.doomed"])
+
+    def late(file, *, is_shared):
+        for name in names:  # another process deletes it, once
+            store.rename(folder / name)
+        return lock(file, is_shared=is_shared)
+
+    monkeypatch.setattr(_level_cache, "_locked", late)
+    if job == "open":
+        assert open_coarse_levels(SOURCE, store) is None
+        return
+    steps = iter_coarse_levels(SOURCE, store)
+    next(steps)
+    _level_cache.trim_levels(folder, 0)
+    assert held(folder) == "a"  # the lock is on the store that is being made
+    list(steps)
+    assert len(open_coarse_levels(SOURCE, store)) == 1

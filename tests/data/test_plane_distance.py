@@ -9,7 +9,7 @@ import tifffile
 import zarr
 from data.test_results import IDENTITY, IDS, cut, result_of
 
-from napari_alibi_seg._base import PixelSize
+from napari_alibi_seg._base import PixelSize, SettingsError
 from napari_alibi_seg.data import (
     RESULT_KINDS,
     ResultStore,
@@ -120,3 +120,14 @@ def test_written_images_and_results_keep_it(tmp_path, z):
         levels = open_levels(tmp_path / name, plane=1)
         assert [level.pixel_size.z for level in levels] == [z] * 3
         assert levels[1].pixel_size.x == 1.0
+
+
+@pytest.mark.parametrize("z", [0.0, -2.0, float("nan"), float("inf")])
+def test_a_distance_that_is_none_is_not_written(tmp_path, z):
+    with pytest.raises(SettingsError, match="positive pixel size"):
+        write_image(
+            *(tmp_path / "z.tif", STACK),
+            axes="ZYX",
+            pixel_size=PixelSize(1, 1, "um", z),
+        )
+    assert not [*tmp_path.iterdir()]

@@ -290,7 +290,7 @@ def test_killed_and_rival_writers_leave_the_same_bytes(tmp_path):
     assert make(path, shape).missing(), "the writer ended before it could be killed"
     rivals = [start(path, seed) for seed in (2, 3)]
     for rival in rivals:
-        rival.communicate(timeout=60)
+        rival.communicate(timeout=280)
         assert rival.returncode == 0
     store = make(path, shape)
     assert store.missing() == []

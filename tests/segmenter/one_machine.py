@@ -1,6 +1,6 @@
-"""Segment images with classifiers, and keep the labels: run by `test_machines`.
+"""Segment images with classifiers, and keep the labels: used by `test_machines`.
 
-A process of its own, because what a CPU is taken for is decided when libraries load.
+A program too, because what a CPU is taken for is decided when libraries load.
 Arguments: folder with ``*.npy`` images and ``*.alibiseg`` classifiers, output folder.
 """
 

@@ -47,7 +47,7 @@ def test_tokens_that_nobody_keeps_go_to_disk_above_a_limit(monkeypatch, caplog):
         segmenter = Segmenter(
             CountingBackbone(), features=FeatureSettings(kind="vit", scale=1.0)
         )
-        with caplog.at_level("INFO"):
+        with caplog.at_level("INFO", logger="napari_alibi_seg"):
             embedding = segmenter.embed(image)
         results.append(segmenter.fit(embedding, scribbles).predict(embedding))
         stores.append(embedding.store)

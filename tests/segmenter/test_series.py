@@ -24,9 +24,9 @@ from napari_alibi_seg._segmenter import (
     count_planes,
     iter_apply,
     iter_predict_stack,
-    painted_planes,
 )
-from napari_alibi_seg.data import open_image, write_image
+from napari_alibi_seg._segmenter._painted import painted_planes
+from napari_alibi_seg.data import open_image, read_labels, write_image
 
 N_T, N_Z = 2, 3
 SHAPE = (96, 128)
@@ -263,3 +263,33 @@ def test_a_time_and_a_plane_from_python(home):
     assert not np.array_equal(
         of_named, named.predict(path, plane=2, time=0).probabilities
     )
+
+
+@pytest.mark.parametrize(("time", "plane"), [(0, 1), (1, 0), (1, 2)])
+def test_labels_in_time_alone_are_those_of_the_time(home, tmp_path, time, plane):
+    labels = np.stack([sample(SHAPE)[2], np.roll(sample(SHAPE)[2], 3, 1)])
+    write_image(tmp_path / "l.tif", labels, axes="TYX")
+    ((_, found),) = painted_planes(home / "tz.tif", tmp_path / "l.tif", plane, time)
+    assert np.array_equal(found.cols, np.nonzero(labels[time])[1])
+
+
+def test_labels_of_too_few_times_are_refused(home, tmp_path):
+    write_image(tmp_path / "l.tif", strokes()[:, 0], axes="TYX")
+    with pytest.raises(SettingsError, match=r"l\.tif"):
+        read_labels(tmp_path / "l.tif", plane=1, time=N_T)
+
+
+@pytest.mark.parametrize(
+    ("plane", "time", "message"),
+    [(2, None, "Leave one of the two out"), (None, 1, "for time 0, plane 2")],
+    ids=["plane", "time"],
+)
+def test_pairs_and_another_place_contradict_each_other(home, plane, time, message):
+    pairs = [((0, 2), strokes()[0, 2])]
+    with pytest.raises(AnnotationError, match=message):
+        painted_planes(home / "tz.tif", pairs, plane, time)
+
+
+def test_a_point_in_time_without_z_keeps_its_number(home):
+    steps = iter_predict_stack(loaded(home), home / "t.tif", time=1)
+    assert [(s.time, s.plane, s.position) for s in steps] == [(None, 1, 0)]

@@ -21,7 +21,7 @@ def test_killed_in_the_middle_of_saving(tmp_path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=280,
     )
     assert done.returncode == 0, done.stderr
     results = json.loads(done.stdout)

@@ -93,3 +93,22 @@ def test_a_huge_png_and_other_masks_are_refused(tmp_path):
         import_blocks(np.zeros((5, 6), np.uint8), (6, 5))
     with pytest.raises(AnnotationError, match="-1"):
         import_blocks(np.full((5, 6), -1), (5, 6))
+
+
+def test_blocks_are_shared_not_read_again(monkeypatch):
+    blocks, other = painted((700, 530)), ScribbleBlocks((700, 530))
+    monkeypatch.setattr(ScribbleBlocks, "read", None)  # many times slower
+    assert other.update(blocks)
+    assert not other.update(blocks)
+    blocks.paint(2, 3, 1, np.zeros((5, 9), int), np.ones((5, 9), bool))
+    assert (other.counts(), blocks.counts()) == ({3: 45, 7: 45}, {7: 45})
+
+
+def test_a_mask_of_a_series_of_stacks(tmp_path):
+    masks = np.zeros((2, 3, 8, 9), np.uint8)
+    masks[1, 2, 4, 5] = 6
+    tifffile.imwrite(
+        tmp_path / "m.tif", masks, metadata={"axes": "TZYX"}, photometric="minisblack"
+    )
+    found = import_blocks(tmp_path / "m.tif", (8, 9), plane=2, time=1)
+    assert found.counts() == {6: 1}

@@ -592,3 +592,13 @@ def test_folder_removed_while_open_is_made_again(image, labels) -> None:
     with Project.open(project.folder, image) as again:
         assert again.load_state() == STATE
         assert np.array_equal(again.load_scribbles(None), labels)
+
+
+@pytest.mark.parametrize(("z", "is_fine"), [(None, True), (2.0, True), (-2.0, False)])
+def test_a_project_has_no_negative_distance_of_planes(z, is_fine):
+    size = {"y": 1.0, "x": 1.0, "unit": "um", "z": z}
+    if is_fine:
+        assert ProjectState.model_validate({"pixel_size": size}).pixel_size.z == z
+        return
+    with pytest.raises(ValueError, match="sides above 0"):
+        ProjectState.model_validate({"pixel_size": size})

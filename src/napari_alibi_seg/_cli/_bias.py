@@ -49,6 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--plane", type=int, metavar="Z", help="plane of stacks, from 0"
     )
     parser.add_argument(
+        "--time", type=int, metavar="T", help="point in time of series, from 0"
+    )
+    parser.add_argument(
         "--crops", type=int, default=32, metavar="N", help="at most (default: 32)"
     )
     parser.add_argument(
@@ -141,7 +144,8 @@ def _crops(args: argparse.Namespace) -> Crops:
     from napari_alibi_seg.analysis import draw_crops
     from napari_alibi_seg.data import open_image
 
-    sources = [open_image(path, plane=args.plane) for path in args.images]
+    place = {"plane": args.plane, "time": args.time}
+    sources = [open_image(path, **place) for path in args.images]
     return draw_crops(sources, n_crops=args.crops, side_px=args.side, seed=args.seed)
 
 

@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from napari_alibi_seg._cli._common import EXIT_OK, add_json, emit
-
-if TYPE_CHECKING:
-    from napari_alibi_seg._base import PixelSize
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -84,15 +81,10 @@ def _image(path: Path, plane: int | None) -> dict[str, Any]:
         "dtype": str(source.dtype),
         "channels": source.n_channels,
         "meaning": source.meaning,
-        "pixel_size": None if size is None else _listed(size),
+        "pixel_size": None if size is None else [size.y, size.x, size.unit],
+        "plane_distance": None if size is None or size.z is None else size.z,
         "notes": list(source.notes),
     }
-
-
-def _listed(size: PixelSize) -> list[Any]:
-    """Return the distance of planes, if known, and the sides, as numbers with unit."""
-    z = [] if size.z is None else [size.z]
-    return [*z, size.y, size.x, size.unit]
 
 
 def _lines(value: Any, indent: str = "") -> list[str]:

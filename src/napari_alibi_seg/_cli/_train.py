@@ -147,7 +147,7 @@ def _add_finer_settings(parser: argparse.ArgumentParser) -> None:
 
 def command(args: argparse.Namespace) -> int:
     """Train and save."""
-    from napari_alibi_seg._segmenter import Segmenter, check_target, painted_planes
+    from napari_alibi_seg._segmenter import Segmenter, check_target
     from napari_alibi_seg.data import Annotations
 
     if len(args.images) != len(args.labels):
@@ -170,8 +170,9 @@ def command(args: argparse.Namespace) -> int:
         embeddings: list[Embedding] = []
         painted: list[Annotations] = []
         for image, labels in zip(args.images, args.labels, strict=True):
-            for source, found in painted_planes(image, labels, args.plane, args.time):
-                embeddings.append(segmenter.prepare(source))
+            place = {"plane": args.plane, "time": args.time}
+            for embedding, found in segmenter.painted(image, labels, **place):
+                embeddings.append(embedding)
                 painted.append(found)
         for embedding in embeddings:
             _say_how_long(segmenter, embedding)

@@ -36,7 +36,6 @@ from napari_alibi_seg._segmenter import (
     feature_file,
     identity_text,
 )
-from napari_alibi_seg.data import open_image
 from napari_alibi_seg.features import GPU_BATCH
 
 if TYPE_CHECKING:
@@ -199,9 +198,7 @@ def _prepared(source: FeatureSource, image: Path) -> tuple[Segmenter, Embedding]
     backbone = _backbone(source.choice, source.identity, source.device)
     settings = FeatureSettings.model_validate_json(source.settings)
     segmenter = Segmenter(backbone, features=settings, store=source.store, workers=1)
-    return segmenter, segmenter.prepare(
-        open_image(image, plane=source.plane, time=source.time)
-    )
+    return segmenter, segmenter.prepare(image, plane=source.plane, time=source.time)
 
 
 def begin(source: FeatureSource, image: Path) -> Lacking:

@@ -42,7 +42,6 @@ from napari_alibi_seg._segmenter._holdout import (
 from napari_alibi_seg._segmenter._inputs import find_inputs
 from napari_alibi_seg._segmenter._live import iter_live, iter_visible, iter_warm_up
 from napari_alibi_seg._segmenter._manifest import FileResult
-from napari_alibi_seg._segmenter._painted import painted_planes
 from napari_alibi_seg._segmenter._planes import count_planes
 from napari_alibi_seg._segmenter._recipe import ClassInfo, class_colour
 from napari_alibi_seg._segmenter._result_store import new_result_store
@@ -110,6 +109,5 @@ __all__ = [
     "least_certain",
     "new_result_store",
     "open_job",
-    "painted_planes",
     "sentence",
 ]

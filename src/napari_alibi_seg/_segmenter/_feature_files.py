@@ -18,7 +18,6 @@ from napari_alibi_seg._segmenter._batch_task import Progress
 from napari_alibi_seg._segmenter._embedding import Embedding
 from napari_alibi_seg._segmenter._estimate import LONG_SECONDS, check_room, estimate
 from napari_alibi_seg._segmenter._segmenter import Segmenter
-from napari_alibi_seg.data import open_image
 
 __all__ = ["FeatureFile", "feature_file", "identity_text", "iter_feature_files"]
 
@@ -108,7 +107,7 @@ def iter_feature_files(
     for image in images:
         segmenter = Segmenter(backbone, features=settings, store=store, workers=workers)
         try:
-            embedding = segmenter.prepare(open_image(image, plane=plane, time=time))
+            embedding = segmenter.prepare(image, plane=plane, time=time)
             yield from _announced(str(image), segmenter, embedding)
             for step in segmenter.iter_complete(embedding):
                 yield Progress(str(image), "features", step.done, step.total)

@@ -64,7 +64,8 @@ def painted_planes(
         For one plane; by plane, or (time, plane) of a series of stacks; or as many
         planes as the image, 0 where nobody painted.
     plane, time : int or None
-        The only plane that counts, and the only point in time.
+        The only plane that counts, and the only point in time; no plane with (place,
+        labels), which name theirs.
 
     Raises
     ------
@@ -72,6 +73,11 @@ def painted_planes(
         If labels do not fit, or nothing is painted.
     """
     if is_by_plane(labels):
+        if plane is not None:
+            raise AnnotationError(
+                f"Expected `plane` or (plane, labels) pairs, got plane {plane} and "
+                f"{len(labels)} pair(s). Leave one of the two out."
+            )
         pairs = [(_opened(image, place, time), part) for place, part in labels]
         return [(source, read_painted(part, source)) for source, part in pairs]
     is_one = plane is not None or isinstance(labels, Annotations)
@@ -106,6 +112,11 @@ def painted_planes(
 
 def _opened(image: Any, place: Any, time: int | None) -> ImageSource:
     at, plane = place if isinstance(place, tuple) else (time, place)
+    if time is not None and at != time:
+        raise AnnotationError(
+            f"Expected labels of time {time} only, got some for time {at}, plane "
+            f"{plane}. Leave `time` out, or these labels."
+        )
     if at is None and Planes.of(image).n_times and Planes.of(image).n_planes:
         raise AnnotationError(
             f"Labels of a series of stacks must say where they belong as ((time, "

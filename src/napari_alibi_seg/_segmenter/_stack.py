@@ -181,7 +181,9 @@ def _iter_alone(
 def _place(planes: Planes, position: int) -> tuple[int | None, int]:
     """Return point in time, where it says more, and plane."""
     time, plane = planes.at(position)
-    return (time, plane) if plane is not None else (None, position)
+    if plane is not None:
+        return time, plane
+    return None, position if time is None else time
 
 
 def _tile(

@@ -125,7 +125,7 @@ def counts_of(raw: Ids) -> dict[int, int]:
 
 def is_same(one: Block | None, other: Block | None) -> bool:
     """Return whether two blocks hold the same paint; None holds none."""
-    if one is None or other is None:
+    if one is None or other is None or one is other:
         return one is other
     return one.counts == other.counts and np.array_equal(one.pixels(), other.pixels())
 

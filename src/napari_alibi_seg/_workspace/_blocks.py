@@ -93,8 +93,9 @@ class ScribbleBlocks:
 
         Parameters
         ----------
-        labels : (Y, X) array of int
-            The whole plane; only blocks that meet the window are read.
+        labels : (Y, X) array of int or ScribbleBlocks
+            The whole plane; only blocks that meet the window are read. Blocks are
+            shared, not copied.
         window : Window, optional
             Where something may have changed; everywhere by default.
 
@@ -115,7 +116,7 @@ class ScribbleBlocks:
             )
         # read and checked before anything is kept: all of it or nothing
         fresh = {
-            (part.y0 // BLOCK_PX, part.x0 // BLOCK_PX): block_of(labels, part)
+            (part.y0 // BLOCK_PX, part.x0 // BLOCK_PX): _taken(labels, part)
             for part in self._parts(clipped(window, self.shape))
         }
         is_changed = False
@@ -278,10 +279,6 @@ class ScribbleBlocks:
         rows, cols = np.divmod(flat[order], self.shape[1])
         return Annotations(rows, cols, np.concatenate(ids)[order])
 
-    def __getitem__(self, key: tuple[slice, slice]) -> npt.NDArray[Any]:
-        """Return a part of the plane, so that blocks can be given as labels."""
-        return self.read(Window(key[0].start, key[0].stop, key[1].start, key[1].stop))
-
     def counts(self) -> dict[int, int]:
         """Return the painted pixels of every id, ascending."""
         total: Counter[int] = Counter()
@@ -372,3 +369,10 @@ class ScribbleBlocks:
         for by in range(window.y0 // BLOCK_PX, (window.y1 - 1) // BLOCK_PX + 1):
             for bx in range(window.x0 // BLOCK_PX, (window.x1 - 1) // BLOCK_PX + 1):
                 yield block_window((by, bx), self.shape)
+
+
+def _taken(labels: Any, part: Window) -> Block | None:
+    """Return a block of an array of labels, or of other blocks."""
+    if isinstance(labels, ScribbleBlocks):
+        return labels._blocks.get((part.y0 // BLOCK_PX, part.x0 // BLOCK_PX))
+    return block_of(labels, part)

@@ -90,6 +90,7 @@ def import_blocks(
     shape: tuple[int, int],
     *,
     plane: int | None = None,
+    time: int | None = None,
     image_name: str | None = None,
 ) -> ScribbleBlocks:
     """Read a mask as scribbles, block by block.
@@ -101,8 +102,8 @@ def import_blocks(
         allows it.
     shape : tuple of int
         Rows and columns of the image.
-    plane : int, optional
-        Plane of a stack of labels.
+    plane, time : int, optional
+        Plane of a stack of labels, and point in time of a series of stacks.
     image_name : str, optional
         For messages.
 
@@ -119,7 +120,9 @@ def import_blocks(
     ImageFileError
         If the file cannot be read.
     """
-    source = open_labels(labels, plane=plane, image_shape=shape, image_name=image_name)
+    source = open_labels(
+        labels, plane=plane, time=time, image_shape=shape, image_name=image_name
+    )
     blocks = ScribbleBlocks(shape)
     blocks.update(_Ids(source))
     return blocks

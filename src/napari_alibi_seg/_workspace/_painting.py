@@ -1,4 +1,4 @@
-"""Small operations on label arrays: find, remap, import, export painted pixels.
+"""Small operations on label arrays: count, find and remap painted pixels.
 
 Everything takes a window, so that a stroke costs what it touches and not what the
 image holds. Works on arrays (Y, X) that slice like numpy. Which ids exist and what
@@ -8,16 +8,13 @@ they become is `_classes`' business; keeping pixels is `_blocks`' and `_project`
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_alibi_seg._base import AnnotationError, IntArray, Window
 from napari_alibi_seg._workspace._classes import MAX_CLASS_ID
-
-if TYPE_CHECKING:
-    import os
 
 __all__ = [
     "check_ids",
@@ -27,7 +24,6 @@ __all__ = [
     "remap_ids",
 ]
 
-_PathLike: TypeAlias = "str | os.PathLike[str]"
 _Pixels: TypeAlias = "npt.NDArray[np.intp]"
 
 # Labels that napari makes are int32 or int64: counted in pieces, not copied whole.

@@ -86,8 +86,8 @@ class ProjectState(BaseModel):
     @field_validator("pixel_size")
     @classmethod
     def _positive(cls, value: PixelSize | None) -> PixelSize | None:
-        sides = () if value is None else (value.y, value.x)
-        if not all(0 < side < math.inf for side in sides):
+        sides = () if value is None else (value.y, value.x, value.z)
+        if not all(side is None or 0 < side < math.inf for side in sides):
             raise ValueError("must have sides above 0")
         return value
 

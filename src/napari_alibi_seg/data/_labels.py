@@ -185,15 +185,24 @@ def _open_labels(labels: Any, plane: int | None, time: int | None) -> ImageSourc
     if isinstance(labels, ImageSource):
         return labels
     # Plane and time were named for the image; labels may have less of these axes.
-    requests = {(plane, time): None, (plane, None): None, (None, time): None}
+    requests = {(plane, time): None, (None, time): None, (plane, None): None}
     first: SettingsError | None = None
     for chosen in [*requests, (None, None)]:
         try:
-            return open_request(labels, Request(*chosen, is_coloured=False))
+            found = open_request(labels, Request(*chosen, is_coloured=False))
         except SettingsError as err:
             first = first or err
+            continue
+        # of labels in time alone, `plane` would be a point in time
+        if time is None or chosen[0] is None or not _is_time_alone(found):
+            return found
     assert first is not None
     raise first
+
+
+def _is_time_alone(source: ImageSource) -> bool:
+    lengths = zip(source.axes, source.file_shape, strict=True)
+    return [a for a, n in lengths if a not in "YXCS" and n > 1] == ["T"]
 
 
 def _check_label_kind(source: ImageSource, where: str) -> None:

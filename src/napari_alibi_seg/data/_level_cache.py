@@ -14,6 +14,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +40,33 @@ class Use:
     """
 
     def __init__(self, store: Path) -> None:
-        self._lock = threading.Lock()
+        # the collector may let go of a user in the midst of `release`
+        self._lock = threading.RLock()
         self._n_holders = 1
         self._file: int | None = _opened(store / _MARK)
         if self._file is not None:
             _locked(self._file, is_shared=True)
-            os.utime(store / _MARK)
+            with suppress(FileNotFoundError):  # deleted while we waited, see `holds`
+                os.utime(store / _MARK)
+
+    @classmethod
+    def of_new(cls, store: Path) -> Use:
+        """Use a store that is made if it is not there, or was deleted meanwhile."""
+        while True:
+            store.mkdir(parents=True, exist_ok=True)
+            use = cls(store)
+            if use.holds(store):
+                return use
+            use.release()
+
+    def holds(self, store: Path) -> bool:
+        """Return whether the store is there and is the one whose lock this has."""
+        if self._file is None or sys.platform == "win32":
+            return store.exists()  # cannot be deleted now
+        try:
+            return os.path.samestat(os.fstat(self._file), (store / _MARK).stat())
+        except FileNotFoundError:
+            return False
 
     def hold_for(self, users: Iterable[Any]) -> None:
         """Keep the store until every user is gone, besides the holder of this."""

@@ -103,8 +103,7 @@ def iter_coarse_levels(source: ImageSource, store: Path) -> Iterator[tuple[int, 
     (5, 5)
     """
     with explained(store, 4096):
-        store.mkdir(parents=True, exist_ok=True)
-        use = Use(store)
+        use = Use.of_new(store)
     try:
         yield from _iter_made(source, store)
         trim_levels(store.parent)
@@ -152,7 +151,7 @@ def open_coarse_levels(source: ImageSource, store: Path) -> list[ImageSource] | 
         return None
     use = Use(store)
     try:
-        if not store.exists():  # deleted while we waited
+        if not use.holds(store):  # deleted while we waited
             return None
         group = zarr.open_group(store, mode="r")
         n = group.attrs.asdict().get(_DONE)

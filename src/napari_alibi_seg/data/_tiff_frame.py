@@ -112,7 +112,8 @@ def _resolution(
     """Return the unit by name, and pixels per unit along x and y as fractions."""
     if size is None:
         return "", ((1, 1), (1, 1))
-    if not (0 < size.x < math.inf and 0 < size.y < math.inf):
+    sides = (size.x, size.y, 1.0 if size.z is None else size.z)
+    if not all(0 < side < math.inf for side in sides):
         raise SettingsError(f"Expected a positive pixel size, got {size}.")
     for unit in (size.unit, *UM_PER_UNIT):
         factor = 1.0
