@@ -208,6 +208,8 @@ def test_command_line_follows_every_option(qtbot, panel, classifier, scans) -> N
     qtbot.mouseClick(box, LEFT, pos=QPoint(10, box.height() // 2))
     assert not plane.isEnabled()
     assert shlex.split(panel.command.toPlainText())[-1] == "--all-planes"
+    qtbot.keyClicks(panel.options["time"].native, "4")
+    assert shlex.split(panel.command.toPlainText())[-2:] == ["--time", "4"]
     qtbot.keyClick(smooth, Qt.Key.Key_Up)
     assert shlex.split(panel.command.toPlainText())[-2:] == ["--z-smooth", "0.5"]
     qtbot.keyClick(panel.options["format"].native, Qt.Key.Key_Down)
@@ -217,6 +219,7 @@ def test_command_line_follows_every_option(qtbot, panel, classifier, scans) -> N
         uncertainty=True,
         overwrite=True,
         all_planes=True,
+        time=4,
         z_smooth=0.5,
         format="ome-zarr",
     )

@@ -10,7 +10,7 @@ from qtpy.QtCore import Qt
 from widgets.driver import FEW, QUIET, wait_until
 
 from napari_alibi_seg import Segmenter
-from napari_alibi_seg._base import ClassifierSettings
+from napari_alibi_seg._base import ClassifierSettings, PixelSize
 from napari_alibi_seg.data import open_image, synthesize, write_image
 
 pytestmark = [pytest.mark.gui, *(pytest.mark.filterwarnings(q) for q in QUIET)]
@@ -134,3 +134,25 @@ def test_opened_again_each_plane_is_there(driver, stack, monkeypatch) -> None:
     for at, before in kept.items():
         go(driver, *at)
         assert np.array_equal(driver.painted, before), at
+
+
+def test_a_mask_of_all_planes_gives_that_on_show(driver, stack, tmp_path) -> None:
+    masks = np.zeros((2, 3, *SHAPE), np.uint8)
+    masks[1, 2, 20:30, 10:50], masks[0, 2, 5:9, 5:9] = 4, 3
+    write_image(tmp_path / "masks.tif", masks, axes="TZYX")
+    driver.open(stack)
+    go(driver, 1, 2)
+    driver.dock.classes_panel.mask_file_wanted.emit(tmp_path / "masks.tif")
+    driver.settled()
+    assert np.array_equal(driver.painted, masks[1, 2])
+
+
+def test_a_typed_pixel_size_keeps_the_distance_of_planes(driver, tmp_path) -> None:
+    image = synthesize("spinodal", SHAPE, seed=3).image
+    size = PixelSize(0.5, 0.5, "um", z=2.0)
+    write_image(
+        tmp_path / "z.tif", np.array([image, image]), axes="ZYX", pixel_size=size
+    )
+    driver.open(tmp_path / "z.tif")
+    driver.dock.image_panel.pixel_size_wanted.emit((40.0, "nm"))
+    assert driver.dock.image.source.pixel_size == PixelSize(40.0, 40.0, "nm", z=2000.0)

@@ -45,6 +45,10 @@ def test_the_score_of_strokes_left_out(driver, tmp_path) -> None:
     assert shown[-1][0:2] == ["All", "6"]
     assert shown[-1][-1] == f"{expected.miou:.2f}"
     assert panel.table.isVisible()
+    assert not panel.note.text()
+    driver.stroke((90, 90), (90, 130))
+    driver.settled()
+    assert panel.note.text().startswith("Of the strokes before")
 
 
 def test_with_one_stroke_a_class_it_says_why_not(driver, tmp_path) -> None:

@@ -172,12 +172,13 @@ class TestScore:
         assert table.verticalScrollBar().maximum() == 0
         assert table.horizontalScrollBar().maximum() == 0
 
-    def test_cleared(self, panel):
-        panel.show_score(score(1), NAMES)
-        panel.clear_score()
-        assert not panel.table.isVisible()
+    def test_of_other_strokes(self, panel):
+        panel.age_score()
         assert not panel.note.isVisible()
-        assert not panel.wait.is_running
+        panel.show_score(score(4), NAMES)
+        panel.age_score()
+        assert panel.table.isVisible()
+        assert panel.note.text().startswith("Of the strokes before")
 
     def test_error_ends_the_progress(self, panel):
         panel.show_score(score(1), NAMES)

@@ -140,6 +140,7 @@ _FULL = BatchRequest(
     [
         pytest.param(BatchRequest(Path("a"), (Path("b"),), Path("c")), id="least"),
         pytest.param(_FULL, id="all"),
+        pytest.param(replace(_FULL, time=3), id="a time"),
         pytest.param(
             replace(_FULL, plane=None, all_planes=True, z_smooth=1 / 3), id="stacks"
         ),

@@ -19,8 +19,8 @@ __all__ = ["batch_options"]
 def batch_options() -> Container:
     """Return a form whose values are named as the fields of a `BatchRequest`.
 
-    "plane" is the text of a number, or empty for images without planes; it and
-    "z_smooth" count for nothing while they are disabled.
+    "plane" and "time" are the text of a number, or empty for images without them;
+    "plane" and "z_smooth" count for nothing while they are disabled.
     """
     options = Container(
         widgets=[
@@ -69,6 +69,13 @@ def batch_options() -> Container:
                 "Segment every plane of stacks and time series; the outputs are "
                 "stacks too.",
             ),
+            LineEdit(
+                name="time",
+                label="Time of series",
+                tooltip="Which point in time of series is segmented, from 0. Leave it "
+                "empty for images that are no series, and for all times where all "
+                "planes are wanted.",
+            ),
             FloatSpinBox(
                 name="z_smooth",
                 label="Smooth along Z",
@@ -86,9 +93,10 @@ def batch_options() -> Container:
     options.margins = (0, 0, 0, 0)
     always = options["labels_always"]
     always.value, always.enabled = True, False
-    plane = options["plane"].native
-    plane.setPlaceholderText("no stack")
-    plane.setValidator(QIntValidator(0, 10**6, plane))
+    for name, text in (("plane", "no stack"), ("time", "no series")):
+        line = options[name].native
+        line.setPlaceholderText(text)
+        line.setValidator(QIntValidator(0, 10**6, line))
     options["all_planes"].changed.connect(lambda _: _enable_planes(options))
     _enable_planes(options)
     return options

@@ -173,7 +173,7 @@ class BatchPanel(QWidget):
         if classifier is None or not inputs or not out:
             return None
         options = self.options.asdict()
-        plane = options["plane"].strip()
+        plane, time = options["plane"].strip(), options["time"].strip()
         takes_all = options["all_planes"]
         return BatchRequest(
             classifier,
@@ -185,6 +185,7 @@ class BatchPanel(QWidget):
             overwrite=options["overwrite"],
             plane=int(plane) if plane.isdecimal() and not takes_all else None,
             all_planes=takes_all,
+            time=int(time) if time.isdecimal() else None,
             z_smooth=options["z_smooth"] if takes_all else 0.0,
             format=options["format"],
             backbone=self.classifier.backbone,

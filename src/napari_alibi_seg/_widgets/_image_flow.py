@@ -17,6 +17,7 @@ from napari_alibi_seg._widgets._jobs import Lane
 from napari_alibi_seg._widgets._layers import source_of, warm_up_colours
 from napari_alibi_seg._widgets._project_flow import ProjectFlow
 from napari_alibi_seg._workspace import Opened, OpenImage
+from napari_alibi_seg.data import in_unit
 
 if TYPE_CHECKING:
     from napari_alibi_seg._widgets._dock import Dock
@@ -275,7 +276,12 @@ class ImageFlow(QObject):
         image = self.current
         if image is None:
             return
-        size = None if wish is None else PixelSize(wish[0], wish[0], wish[1])
+        size = None
+        if wish is not None:
+            known = image.source.pixel_size
+            factor = None if known is None else in_unit(known.unit, wish[1])
+            z = known.z * factor if known and known.z and factor else None
+            size = PixelSize(wish[0], wish[0], wish[1], z)
         self.dock.session.set_pixel_size(image, size)
         self.dock.image_panel.show_image(_facts(image))
         if image.project is not None:

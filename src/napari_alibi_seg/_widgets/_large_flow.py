@@ -18,7 +18,7 @@ from napari.layers import Labels
 from qtpy.QtCore import QObject
 from qtpy.QtWidgets import QFileDialog
 
-from napari_alibi_seg._base import AlibiSegError
+from napari_alibi_seg._base import AlibiSegError, StoreError
 from napari_alibi_seg._widgets._hooks import on_gui
 from napari_alibi_seg._widgets._layers import class_colours
 from napari_alibi_seg._widgets._lazy import LazyPlane, lazy_levels
@@ -172,7 +172,13 @@ def _iter_open(path: Path) -> Iterator[_Step | _Found]:
             for done, total in iter_coarse_levels(coarsest, store):
                 yield _Step(done, total)
             made = open_coarse_levels(coarsest, store)
-        sources += made or []
+        if made is None:
+            raise StoreError(
+                f"{store}: expected the coarser levels that were just made of {path}, "
+                f"found nothing. Look whether something empties this folder, then open "
+                f"the image again."
+            )
+        sources += made
     levels = tuple(lazy_levels(sources))
     yield _Found(path, levels, _limits(sources[-1]))
 

@@ -211,7 +211,9 @@ class PositionFlow(QObject):
     @on_gui
     def _check_if_quiet(self) -> None:
         """Look at the backbone unless something is computed that the user waits for."""
-        if any(lane.is_busy for lane in (*self.dock.train.lanes, self._measure)):
+        dock = self.dock
+        waited_for = (*dock.train.lanes, *dock.features.lanes, self._measure)
+        if any(lane.is_busy for lane in waited_for):
             self._patience.start()
             return
         session = self.dock.session

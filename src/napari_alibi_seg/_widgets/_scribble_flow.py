@@ -7,6 +7,7 @@ Only this module hands strokes to the project and writes it. What is made of the
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,8 +25,6 @@ from napari_alibi_seg._workspace import (
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from napari_alibi_seg._widgets._dock import Dock
 
 __all__ = ["ScribbleFlow"]
@@ -346,8 +345,13 @@ class ScribbleFlow(QObject):
             self.dock.classes_panel.set_hint("Choose an image first.")
             return
 
+        # a file may hold labels of all planes; a layer was cut to the plane on show
+        source, place = image.source, {}
+        if isinstance(labels, Path):
+            place = {"plane": source.plane, "time": source.time}
+
         def make() -> Iterator[Any]:
-            yield import_blocks(labels, image.shape, image_name=image.source.name)
+            yield import_blocks(labels, image.shape, image_name=source.name, **place)
 
         def show(blocks: ScribbleBlocks) -> None:
             if self.dock.image is not image:

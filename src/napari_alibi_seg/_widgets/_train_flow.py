@@ -49,6 +49,7 @@ class TrainFlow(QObject):
         dock.settings_changed.connect(self._settings_changed)
         dock.features.extracted.connect(self._extracted)
         dock.scribbles.changed.connect(self.result_is_stale)
+        dock.scribbles.changed.connect(self._age_score)
         dock.scribbles.shown.connect(self._update_if_ready)
         dock.stage.view_moved.connect(self._leave)
         dock.stage.view_rested.connect(self._follow)
@@ -199,6 +200,10 @@ class TrainFlow(QObject):
             self.dock.train_panel.say(event.text)
 
     # ----------------------------------------------------------- score, next place
+
+    @on_gui
+    def _age_score(self) -> None:
+        self.dock.train_panel.age_score()
 
     @on_gui
     def _begin_score(self) -> None:

@@ -251,11 +251,10 @@ class TrainPanel(QWidget):
         ]
         self.note.say("\n".join(lines))
 
-    def clear_score(self) -> None:
-        """Take the score away, as strokes or classes are others now."""
-        self.table.hide()
-        self.wait.say("")
-        self.note.say("")
+    def age_score(self) -> None:
+        """Say that strokes are others than those the score on show is of."""
+        if not self.table.isHidden():
+            self.note.say("Of the strokes before the last change: measure again.")
 
     @on_gui
     def _classifier_picked(self, kind: str) -> None:

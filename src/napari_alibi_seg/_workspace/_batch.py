@@ -31,7 +31,8 @@ class BatchRequest:
         Image files and folders, at least one.
     out : Path
         Folder for the outputs.
-    probabilities, uncertainty, overwrite, plane, all_planes, z_smooth, format
+    probabilities, uncertainty, overwrite, plane, all_planes, time, z_smooth,
+    format
         See `BatchOptions`.
     recursive : bool
         Search folders within folders.
@@ -60,6 +61,7 @@ class BatchRequest:
     overwrite: bool = False
     plane: int | None = None
     all_planes: bool = False
+    time: int | None = None
     z_smooth: float = 0.0
     format: str = "tiff"
     backbone: str | None = None
@@ -75,6 +77,7 @@ class BatchRequest:
             overwrite=self.overwrite,
             plane=self.plane,
             all_planes=self.all_planes,
+            time=self.time,
             z_smooth=self.z_smooth,
             format=self.format,
         )
@@ -104,6 +107,8 @@ class BatchRequest:
             out += ["--plane", str(self.plane)]
         if self.all_planes:
             out += ["--all-planes"]
+        if self.time is not None:
+            out += ["--time", str(self.time)]
         if self.z_smooth:
             out += ["--z-smooth", repr(self.z_smooth)]
         if self.format != "tiff":

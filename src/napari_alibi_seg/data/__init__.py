@@ -35,6 +35,7 @@ from napari_alibi_seg.data._microstructures import (
     synthesize,
 )
 from napari_alibi_seg.data._paths import cache_dir
+from napari_alibi_seg.data._pixel_size import in_unit
 from napari_alibi_seg.data._resample import sample_grid
 from napari_alibi_seg.data._result_checks import RESULT_KINDS
 from napari_alibi_seg.data._results import ResultStore
@@ -83,6 +84,7 @@ __all__ = [
     "draw_scribbles",
     "evaluate_pairs",
     "find_info_bar",
+    "in_unit",
     "iter_bands",
     "iter_coarse_levels",
     "measure_range",
