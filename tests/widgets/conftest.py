@@ -2,7 +2,25 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
+
+
+@pytest.fixture(scope="session")
+def frozen_libraries():
+    """Keep the objects of all libraries from being looked through again and again.
+
+    napari collects garbage whenever a layer goes and a viewer closes, which takes
+    longer the more is imported; what a test makes is collected as ever.
+    """
+    from napari_alibi_seg.features import load_backbone
+
+    load_backbone("alibi-tiny", device="cpu")  # imports what docks will
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture
@@ -22,7 +40,7 @@ def own_folders(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def driver(own_folders, make_napari_viewer, qtbot):
+def driver(frozen_libraries, own_folders, make_napari_viewer, qtbot):
     """A viewer on the screen with the dock, and hands that drive it."""
     from widgets.driver import Driver, spin, wait_until
 

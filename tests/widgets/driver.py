@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from qtpy.QtCore import QEvent, QPointF, Qt
+from qtpy.QtCore import QEvent, QEventLoop, QPointF, Qt, QTimer
 from qtpy.QtGui import QMouseEvent
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
@@ -16,7 +16,8 @@ from napari_alibi_seg._widgets import Dock
 from napari_alibi_seg.data import synthesize, write_image
 
 LEFT = Qt.MouseButton.LeftButton
-WAIT_S = 60.0
+WAIT_S = 150.0  # on a computer that does other things too
+PAUSE_S = 0.01
 FEW = 12  # trees
 
 # What napari, vispy and Qt's plugins warn of; nothing of ours.
@@ -37,21 +38,24 @@ def write_sample(path: Path, kind="spinodal", shape=(128, 160), seed=1, **more) 
 
 
 def spin(seconds: float) -> None:
-    """Let Qt work for a while."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        QApplication.processEvents()
-        time.sleep(0.002)
+    """Let Qt work for a while, not at all for 0 seconds."""
+    if seconds <= 0:
+        return
+    loop = QEventLoop()
+    QTimer.singleShot(round(1000 * seconds), loop.quit)
+    loop.exec()
 
 
 def wait_until(condition, what: str = "", seconds: float = WAIT_S) -> None:
-    """Let Qt work until something holds."""
+    """Let Qt work until something holds.
+
+    Sleeps in Qt's own loop: polling would keep threads that work from the GIL.
+    """
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
             raise AssertionError(f"waited {seconds} s in vain: {what or condition}")
-        QApplication.processEvents()
-        time.sleep(0.002)
+        spin(PAUSE_S)
 
 
 class Driver:

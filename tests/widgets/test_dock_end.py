@@ -275,7 +275,7 @@ def test_out_of_memory_in_extraction(driver, tmp_path, monkeypatch) -> None:
 
     driver.open(write_sample(tmp_path / "s.png"))
     driver.dock.change_settings(
-        {"features": "both", "backbone": "alibi-tiny", "device": "cpu"}
+        {"features": "both", "backbone": "alibi-tiny", "device": "cpu", "scale": 1}
     )
     driver.settled()
     panel = driver.dock.features_panel

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,17 +20,20 @@ from napari_alibi_seg._workspace import Project
 pytestmark = [pytest.mark.gui, *(pytest.mark.filterwarnings(q) for q in QUIET)]
 
 
-@pytest.fixture
-def killed(own_folders):
-    """Return an image that was painted on in a process that was killed, and strokes."""
-    path = write_sample(own_folders / "s.png")
+@pytest.fixture(scope="module")
+def left_over(tmp_path_factory):
+    """Return a folder that a process painted in and that was killed at it."""
+    folder = tmp_path_factory.mktemp("killed")
+    path = write_sample(folder / "s.png")
     program = Path(__file__).with_name("killed_dock.py")
     tests = str(program.parents[1])
     source = str(program.parents[2] / "src")
     kept = [p for p in (os.environ.get("PYTHONPATH"),) if p]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([tests, source, *kept])}
+    for name in ("ALIBI_SEG_CACHE", "ALIBI_SEG_PROJECTS", "HOME", "XDG_DATA_HOME"):
+        env[name] = str(folder.with_name(f"{folder.name}-{name.lower()}"))
     with subprocess.Popen(
-        [sys.executable, "-W", "ignore", program, path, own_folders / "painted.npy"],
+        [sys.executable, "-W", "ignore", program, path, folder / "painted.npy"],
         stdout=subprocess.PIPE,
         text=True,
         env=env,
@@ -41,7 +45,17 @@ def killed(own_folders):
         finally:
             os.kill(process.pid, signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
-    return path, np.load(own_folders / "painted.npy")
+    return folder
+
+
+@pytest.fixture
+def killed(left_over, own_folders):
+    """Return an image that was painted on in a process that was killed, and strokes.
+
+    Each test has its own copy of all that was left.
+    """
+    shutil.copytree(left_over, own_folders, dirs_exist_ok=True)
+    return own_folders / "s.png", np.load(own_folders / "painted.npy")
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 pytest.importorskip("napari")
-from qtpy.QtCore import QEventLoop, QTimer
 from widgets import gestures
-from widgets.driver import QUIET, spin, write_sample
+from widgets.driver import QUIET, spin, wait_until, write_sample
 
 from napari_alibi_seg import Segmenter
 from napari_alibi_seg._workspace import _position
@@ -35,31 +34,6 @@ def lab(driver, tmp_path, monkeypatch):
     return driver
 
 
-def wait_until(condition, what: str, seconds: float = 120.0) -> None:
-    """Sleep in Qt's own loop: polling would keep the ViT's thread from the GIL."""
-    loop, tries = QEventLoop(), [0]
-
-    def look() -> None:
-        tries[0] += 1
-        if condition() or tries[0] * 0.03 > seconds:
-            loop.quit()
-
-    timer = QTimer()
-    timer.setInterval(30)
-    timer.timeout.connect(look)
-    timer.start()
-    loop.exec()
-    timer.stop()
-    assert condition(), f"waited {seconds} s in vain: {what}"
-
-
-def settled(lab) -> None:
-    """Wait until no lane works."""
-    lanes = [x for flow in lab.dock.flows for x in flow.lanes]
-    wait_until(lambda: not any(x.is_busy for x in lanes), "all work done")
-    lab.settled()
-
-
 def choose(lab, name: str) -> None:
     path = lab.folder / f"{name}.safetensors"
     lab.dock.change_settings(
@@ -73,7 +47,7 @@ def measured(lab):
     before = lab.dock.position._report
     gestures.press(lab.dock.position_panel.measure)
     assert lab.dock.position_panel.cancel.isVisible()
-    settled(lab)
+    lab.settled()
     report = lab.dock.position._report
     assert report is not before, lab.dock.position_panel.wait.note.text()
     return report
@@ -258,12 +232,12 @@ def test_a_cure_is_saved_and_loaded(lab):
     spec = lab.dock.settings.backbone
     assert spec.endswith("twin-table.safetensors+roll=4")
     gestures.press(lab.dock.features_panel.extract)
-    settled(lab)
+    lab.settled()
     lab.paint_two()
-    settled(lab)
+    lab.settled()
     path = lab.folder / "cured.alibiseg"
     lab.dock.classifier_panel.save_wanted.emit(path)
-    settled(lab)
+    lab.settled()
     (image,) = lab.dock.session.images.values()
     assert image.project.load_state().settings.backbone == spec
     loaded = Segmenter.load(path, device="cpu")
@@ -274,6 +248,6 @@ def test_a_cure_is_saved_and_loaded(lab):
     # into a dock that has another one chosen
     gestures.pick(lab.dock.features_panel.cure, "")
     lab.dock.files.load(path)
-    settled(lab)
+    lab.settled()
     assert lab.dock.settings.backbone == spec
     assert lab.dock.features_panel.cure.chosen == "roll=4"

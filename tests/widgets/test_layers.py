@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -14,6 +16,7 @@ from napari_alibi_seg._base import Window
 from napari_alibi_seg._widgets._areas import fill_areas, new_areas, read_areas
 from napari_alibi_seg._widgets._keys import Keys
 from napari_alibi_seg._widgets._layers import (
+    camera_of,
     class_colours,
     look_at,
     new_like,
@@ -164,6 +167,22 @@ def test_the_view_is_the_whole_plane_in_3d() -> None:
     layer = viewer.add_image(np.zeros((4, 50, 60), np.uint8))
     viewer.dims.ndisplay = 3
     assert view_of(viewer, layer).window == Window(0, 50, 0, 60)
+
+
+@pytest.mark.parametrize("is_new", [False, True], ids=["before 0.9", "0.9"])
+def test_the_camera_is_found_where_each_napari_has_it(is_new) -> None:
+    holder = SimpleNamespace(camera="it")
+    viewer = SimpleNamespace(scene=holder, camera="deprecated") if is_new else holder
+    assert camera_of(viewer) == "it"
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_camera_of_this_napari_is_nothing_to_warn_of() -> None:
+    viewer = ViewerModel()
+    camera_of(viewer).zoom = 3.0
+    layer = viewer.add_image(np.zeros((40, 60)))
+    look_at(viewer, layer, 8, 30)
+    assert camera_of(viewer).center[-2:] == (8, 30)
 
 
 @pytest.mark.parametrize(("zoom", "expected"), [(0.1, 4.0), (50.0, 50.0)])

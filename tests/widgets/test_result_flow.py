@@ -32,6 +32,7 @@ SHAPE = (128, 160)
 N = 8  # strips
 ROWS = SHAPE[0] // N
 ALL = [*range(N)]
+LONG_MS = 60_000  # nothing is shown by itself, however slow the computer
 VISIBLE_IS_DONE = Beat("result", 1, 1)
 
 
@@ -134,7 +135,7 @@ def canvas(dock):
 def test_the_first_piece_is_shown_at_once_and_those_behind_it_together(
     dock, canvas
 ) -> None:
-    dock.result._together.setInterval(1000)  # a turn may be slow where tests run
+    dock.result._together.setInterval(LONG_MS)
     dock.result.show(strip(0))
     assert canvas.told == [0]
     assert canvas.strips == [0]
@@ -143,6 +144,7 @@ def test_the_first_piece_is_shown_at_once_and_those_behind_it_together(
         spin(0.005)
     assert canvas.told == [0]
     assert canvas.strips == [0]
+    dock.result._together.setInterval(0)
     wait_until(lambda: len(canvas.told) == N, "the rest")
     assert canvas.told == ALL
     assert len(set(canvas.turns[1:])) == 1
@@ -155,13 +157,14 @@ def test_the_canvas_is_drawn_once_for_all_that_are_shown_together(
     driver.open(write_sample(tmp_path / "s.png", shape=SHAPE))
     driver.settled()
     result, canvas = driver.dock.result, Canvas(driver.dock)
-    result._together.setInterval(4000)
+    result._together.setInterval(LONG_MS)
     spin(0.1)
     canvas.watch(driver.viewer)
     for n in ALL:
         result.show(strip(n))
         spin(0.005)  # a canvas that was told is drawn now
     assert canvas.told == [0]
+    result._together.setInterval(0)
     wait_until(lambda: len(canvas.told) == N, "the rest")
     spin(0.1)
     assert 1 <= canvas.n_drawn <= 3, "drawn for the first and for the rest"
@@ -202,7 +205,7 @@ def test_what_waited_of_an_older_run_is_dropped(dock, canvas, how) -> None:
 
 def test_the_newer_of_two_runs_is_never_overwritten(dock, canvas) -> None:
     """Through the lane: the older run stands still with a piece on its way."""
-    dock.result._together.setInterval(60_000)
+    dock.result._together.setInterval(LONG_MS)
     may_go = threading.Event()
 
     def older():
@@ -231,7 +234,7 @@ def test_the_end_of_the_visible_area_waits_for_nothing(dock, canvas) -> None:
 
 
 def test_all_is_shown_before_it_is_said_to_be(dock, canvas, monkeypatch) -> None:
-    dock.result._together.setInterval(60_000)  # only the end can show the rest
+    dock.result._together.setInterval(LONG_MS)  # only the end can show the rest
     panel, at_word = dock.train_panel, {}
 
     def say(text, *, is_error=False):

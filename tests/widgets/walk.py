@@ -47,11 +47,11 @@ class Micrograph:
 
 
 def find_micrograph(shared: Path) -> Micrograph:
-    """Return the first superalloy with two more; ids of its mask begin at 0."""
+    """Return the first superalloy and the next; ids of its mask begin at 0."""
     folder = shared / "data" / DATASET
     images = sorted((folder / "images").iterdir())
     mask = folder / "masks" / f"{images[0].stem}.png"
-    return Micrograph(images[0], mask, tuple(images[1:3]))
+    return Micrograph(images[0], mask, tuple(images[1:2]))
 
 
 def place_strokes(inside: Any, radius: float = _BRUSH) -> list[Any]:
@@ -266,7 +266,7 @@ class Walk:
         self.seen("classifier", "7  Classifier")
 
     def batch(self) -> None:
-        """Apply it to three files."""
+        """Apply it to all files of the series."""
         panel, bar = self.dock.batch_panel, self.dock.tabs.tabBar()
         gestures.turn_to(bar, 1)
         gestures.choose_files(panel.add_files_button, *self.series)

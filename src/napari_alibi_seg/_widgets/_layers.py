@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from napari.layers import Image, Labels, Layer
 
 __all__ = [
+    "camera_of",
     "class_colours",
     "leading",
     "look_at",
@@ -140,6 +141,12 @@ def _agree(one: ImageSource, other: ImageSource) -> bool:
     return bool(np.array_equal(one.read(middle), other.read(middle)))
 
 
+def camera_of(viewer: Any) -> Any:
+    """Return the camera of a viewer, which napari 0.9 moved into its scene."""
+    scene = getattr(viewer, "scene", None)
+    return viewer.camera if scene is None else scene.camera
+
+
 def view_of(viewer: Any, layer: Layer) -> View:
     """Return what is visible of the shown plane of a layer, and how large it is drawn.
 
@@ -158,7 +165,7 @@ def view_of(viewer: Any, layer: Layer) -> View:
     y1, x1 = (int(v) + 1 for v in corners[1])
     if y1 - y0 < 2 or x1 - x0 < 2:
         return whole
-    step = int(1 / max(1e-9, viewer.camera.zoom * float(layer.scale[-1])))
+    step = int(1 / max(1e-9, camera_of(viewer).zoom * float(layer.scale[-1])))
     return View(Window(y0, y1, x0, x1), max(1, step))
 
 
@@ -168,19 +175,19 @@ def seen_of(viewer: Any, layer: Layer) -> tuple[Window, float]:
     The window may exceed the layer.
     """
     scale, shift = np.array(layer.scale[-2:]), np.array(layer.translate[-2:])
-    zoom = viewer.camera.zoom
+    camera = camera_of(viewer)
     size = np.array(viewer.window._qt_viewer.canvas.size, float)
-    middle = (np.array(viewer.camera.center[-2:]) - shift) / scale
-    half = size / zoom / scale / 2
+    middle = (np.array(camera.center[-2:]) - shift) / scale
+    half = size / camera.zoom / scale / 2
     y0, x0 = (math.floor(v) for v in middle - half)
     y1, x1 = (math.ceil(v) + 1 for v in middle + half)
-    return Window(y0, y1, x0, x1), 1 / max(1e-9, zoom * float(scale[-1]))
+    return Window(y0, y1, x0, x1), 1 / max(1e-9, camera.zoom * float(scale[-1]))
 
 
 def look_at(viewer: Any, layer: Layer, row: float, col: float) -> None:
     """Bring a pixel of a layer to the middle of the view, large enough to paint on."""
     scale, shift = np.array(layer.scale[-2:]), np.array(layer.translate[-2:])
-    camera = viewer.camera
+    camera = camera_of(viewer)
     camera.center = (*camera.center[:-2], *np.array((row, col)) * scale + shift)
     camera.zoom = max(camera.zoom, _ZOOM / float(scale[-1]))
 

@@ -23,6 +23,7 @@ from napari_alibi_seg._widgets._hooks import on_gui
 from napari_alibi_seg._widgets._image_stage import ImageStage, is_ours
 from napari_alibi_seg._widgets._keys import Keys
 from napari_alibi_seg._widgets._layers import (
+    camera_of,
     class_colours,
     leading,
     look_at,
@@ -106,8 +107,9 @@ class Stage(QObject):
         self._rest.setInterval(_REST_MS)
         self._rest.timeout.connect(self._rested)
         self._is_at_rest = False
-        viewer.camera.events.center.connect(self.moved)
-        viewer.camera.events.zoom.connect(self.moved)
+        camera = camera_of(viewer)
+        camera.events.center.connect(self.moved)
+        camera.events.zoom.connect(self.moved)
         layers = viewer.layers.events
         layers.inserted.connect(self._inserted)
         layers.removed.connect(self._removed)
@@ -124,8 +126,9 @@ class Stage(QObject):
         layers.removed.disconnect(self._removed)
         layers.reordered.disconnect(self._reordered)
         self.viewer.dims.events.current_step.disconnect(self._stepped)
-        self.viewer.camera.events.center.disconnect(self.moved)
-        self.viewer.camera.events.zoom.disconnect(self.moved)
+        camera = camera_of(self.viewer)
+        camera.events.center.disconnect(self.moved)
+        camera.events.zoom.disconnect(self.moved)
         self._rest.stop()
         with suppress(ValueError):
             self.viewer.mouse_drag_callbacks.remove(self._clicked)
