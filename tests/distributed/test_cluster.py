@@ -332,7 +332,8 @@ def test_a_folder_of_200_files_of_which_10_are_broken(home, scans, two, tmp_path
     seconds = time.process_time() - started
     far = results(iter_apply_on(two, classifier, inputs, tmp_path / "far"))
     for found in (near, far):
-        assert sorted(Path(r.file).name[0] for r in found if r.error) == ["b"] * 10
+        said = {Path(r.file).name: r.error for r in found if r.error}
+        assert sorted(name[0] for name in said) == ["b"] * 10, said
         assert sum(r.status == "done" for r in found) == 190
         assert all(len(r.error) > 20 for r in found if r.status == "failed")
     assert len({r.error for r in near if r.error}) == 10

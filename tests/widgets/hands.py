@@ -33,7 +33,7 @@ def pick(qtbot, choice, text):
     qtbot.mouseClick(choice, LEFT)
     QApplication.setDoubleClickInterval(before)
     view = choice.view()
-    qtbot.waitUntil(view.isVisible)
+    qtbot.waitUntil(view.isVisible, timeout=60_000)
     index = choice.model().index(choice.findText(text), choice.modelColumn())
     assert index.isValid(), text
     qtbot.wait(40)

@@ -342,7 +342,7 @@ def test_cancel_keeps_what_is_done(
     panel.out.setText(str(out))
     qtbot.mouseClick(panel.run_button, LEFT)
     qtbot.waitUntil(lambda: len(seen) >= 3, timeout=30_000)
-    qtbot.waitUntil(lambda: "running" in states(panel)["two.tif"], timeout=5_000)
+    qtbot.waitUntil(lambda: "running" in states(panel)["two.tif"], timeout=60_000)
     percent = int(states(panel)["two.tif"].split()[1])
     assert 0 < percent < 100
     assert not panel.add_files_button.isEnabled()

@@ -106,7 +106,7 @@ def type_into(qtbot, panel, row, column, typed, *, end=Qt.Key.Key_Return):
 def closed(qtbot, panel):
     """Wait for the editor of a cell to go: Qt takes its text a little later."""
     viewport = panel.view.viewport()
-    qtbot.waitUntil(lambda: viewport.findChild(QLineEdit) is None)
+    qtbot.waitUntil(lambda: viewport.findChild(QLineEdit) is None, timeout=60_000)
 
 
 def choose(qtbot, button, n):
@@ -124,7 +124,9 @@ def choose(qtbot, button, n):
     # whether the click waits for the menu depends on the version of Qt
     QTimer.singleShot(100, take)
     qtbot.mouseClick(button, LEFT)
-    qtbot.waitUntil(lambda: bool(seen) and not QApplication.activePopupWidget())
+    qtbot.waitUntil(
+        lambda: bool(seen) and not QApplication.activePopupWidget(), timeout=60_000
+    )
     return seen
 
 

@@ -16,9 +16,12 @@ LEFT = Qt.MouseButton.LeftButton
 
 
 def type_into(qtbot, field, text):
-    field.window().activateWindow()
-    field.setFocus()
-    qtbot.waitUntil(field.hasFocus)
+    def has_focus():  # asked for again: a window that is just closing may take it
+        field.window().activateWindow()
+        field.setFocus()
+        return field.hasFocus()
+
+    qtbot.waitUntil(has_focus, timeout=60_000)
     field.selectAll()
     qtbot.keyClick(field, Qt.Key.Key_Delete)
     qtbot.keyClicks(field, text)

@@ -215,7 +215,7 @@ def test_fits_a_narrow_dock_and_is_quick(qtbot, panel) -> None:
         click(qtbot, panel.clusters_toggle)
         click(qtbot, panel.clusters_toggle)
     panel.show_clusters([0.05] * 20, [(0.2, 0.4, 0.6)] * 20)
-    qtbot.waitUntil(lambda: panel.cluster_rows[19].isVisible())
+    qtbot.waitUntil(lambda: panel.cluster_rows[19].isVisible(), timeout=60_000)
     assert panel.minimumSizeHint().width() <= 300
     assert {t.name for t in times} == {"LookPanel._toggle_clusters"}
     assert max(t.seconds for t in times) < 0.05

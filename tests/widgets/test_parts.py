@@ -57,7 +57,7 @@ def test_the_layout_hears_of_another_height_only(qtbot, host, text, n_layouts) -
     paints = Eye(host.hint, QEvent.Type.Paint)
     top = host.below.y()
     host.hint.say(text)
-    qtbot.waitUntil(lambda: paints.n > 0)
+    qtbot.waitUntil(lambda: paints.n > 0, timeout=60_000)
     qtbot.wait(50)
     assert (host.hint.text(), layouts.n) == (text, n_layouts)
     assert (host.below.y() > top) == bool(n_layouts)
@@ -75,7 +75,7 @@ def test_a_changed_text_is_whole_in_a_narrower_dock_again(qtbot, host) -> None:
     qtbot.wait(50)
     assert (host.hint.height(), layouts.n) == (one_line, 0)
     host.resize(130, 400)
-    qtbot.waitUntil(lambda: host.hint.height() >= 2 * one_line)
+    qtbot.waitUntil(lambda: host.hint.height() >= 2 * one_line, timeout=60_000)
     assert is_whole(host.hint)
     assert layouts.n == 1  # told once; what else is remembered of the old text goes
     assert host.below.mapTo(host, QPoint()).y() >= host.panel.geometry().bottom()
@@ -84,8 +84,8 @@ def test_a_changed_text_is_whole_in_a_narrower_dock_again(qtbot, host) -> None:
 def test_it_comes_and_goes(qtbot, host) -> None:
     top = host.below.y()
     host.hint.say("")
-    qtbot.waitUntil(lambda: host.below.y() < top)
+    qtbot.waitUntil(lambda: host.below.y() < top, timeout=60_000)
     assert host.hint.isHidden()
     host.hint.say(OTHER)
-    qtbot.waitUntil(lambda: host.below.y() == top)
+    qtbot.waitUntil(lambda: host.below.y() == top, timeout=60_000)
     assert host.hint.isVisible()

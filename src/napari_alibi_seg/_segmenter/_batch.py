@@ -19,7 +19,7 @@ from napari_alibi_seg._base import AlibiSegError, OutputError
 from napari_alibi_seg._segmenter._apply_file import failed_row
 from napari_alibi_seg._segmenter._apply_stack import open_job
 from napari_alibi_seg._segmenter._batch_task import BatchOptions, FileTask, Progress
-from napari_alibi_seg._segmenter._handover import Handover
+from napari_alibi_seg._segmenter._handover import Handover, tidy
 from napari_alibi_seg._segmenter._inputs import output_stems
 from napari_alibi_seg._segmenter._manifest import (
     MANIFEST_NAME,
@@ -145,6 +145,7 @@ class BatchRecord:
         return self
 
     def __exit__(self, *_: object) -> None:
+        tidy(self._out)
         self._write_summary()
         self._manifest.sort()
 

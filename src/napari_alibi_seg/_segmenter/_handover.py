@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from napari_alibi_seg._base import OutputError
-from napari_alibi_seg.data import write_text_atomic
+from napari_alibi_seg.data import insist, write_text_atomic
 
-__all__ = ["UNFINISHED_FOLDER", "Handover", "content_digest"]
+__all__ = ["UNFINISHED_FOLDER", "Handover", "content_digest", "tidy"]
 
 UNFINISHED_FOLDER = ".alibi-seg-unfinished"
 
@@ -54,7 +54,7 @@ class Handover:
         """Return where the output of each kind is made; the folder is there."""
         try:
             self._note.unlink(missing_ok=True)
-            self._staging.mkdir(parents=True, exist_ok=True)
+            insist(lambda: self._staging.mkdir(parents=True, exist_ok=True))
         except OSError as err:
             raise OutputError(
                 f"Cannot use {self._folder}: {err.strerror or err}. Choose an output "
@@ -90,10 +90,17 @@ class Handover:
         shutil.rmtree(self._staging, ignore_errors=True)
 
     def recorded(self) -> None:
-        """Drop the note, and the folder when nothing else is in it."""
+        """Drop the note."""
         self._note.unlink(missing_ok=True)
-        with suppress(OSError):
-            self._folder.rmdir()
+
+
+def tidy(out: Path) -> None:
+    """Delete the folder of what is unfinished if nothing is in it; at a run's end.
+
+    Not before: workers may be about to use it.
+    """
+    with suppress(OSError):
+        (out / UNFINISHED_FOLDER).rmdir()
 
 
 def content_digest(path: Path) -> str:

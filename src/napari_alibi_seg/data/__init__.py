@@ -4,6 +4,7 @@ from napari_alibi_seg.data._annotations import Annotations
 from napari_alibi_seg.data._atomic import write_bytes_atomic, write_text_atomic
 from napari_alibi_seg.data._blocks import BlockCache, touched_blocks
 from napari_alibi_seg.data._compiled import compiled
+from napari_alibi_seg.data._identity import insist
 from napari_alibi_seg.data._infobar import find_info_bar
 from napari_alibi_seg.data._intensity import (
     IntensityRange,
@@ -85,6 +86,7 @@ __all__ = [
     "evaluate_pairs",
     "find_info_bar",
     "in_unit",
+    "insist",
     "iter_bands",
     "iter_coarse_levels",
     "measure_range",

@@ -13,11 +13,14 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from napari_alibi_seg._base import OutputError, StoreError
 
-__all__ = ["check_identity", "made_once", "store_key"]
+__all__ = ["check_identity", "insist", "made_once", "store_key"]
+
+_TRIES = 100
+_T = TypeVar("_T")
 
 
 def store_key(identity: dict[str, Any]) -> str:
@@ -42,11 +45,9 @@ def made_once(path: Path, make: Callable[[Path], Any], what: str) -> None:
     """
     if path.exists():
         return
-    parent = path.parent
     temporary = None
     try:
-        parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".new-", dir=parent))
+        temporary = insist(lambda: _new_folder(path.parent))
         make(temporary / "store")
         # another process may have made the same store meanwhile: theirs is as good
         if not path.exists():
@@ -60,6 +61,25 @@ def made_once(path: Path, make: Callable[[Path], Any], what: str) -> None:
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _new_folder(parent: Path) -> Path:
+    parent.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix=".new-", dir=parent))
+
+
+def insist(make: Callable[[], _T]) -> _T:
+    """Make something in a folder that others may delete for as long as it is empty.
+
+    Between two system calls of `make` the folder may go: then it is called again.
+    """
+    for left in reversed(range(_TRIES)):
+        try:
+            return make()
+        except (FileNotFoundError, FileExistsError):
+            if not left:
+                raise
+    raise AssertionError
 
 
 def check_identity(
