@@ -374,6 +374,20 @@ def start(folder: Path, *args) -> subprocess.Popen:
     )
 
 
+def interrupt(process: subprocess.Popen, is_time) -> None:
+    """Press Ctrl-C once it is time, and read what a user reads then."""
+    deadline = time.monotonic() + 400
+    while not is_time():
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 130, err
+    assert err.splitlines()[-1].startswith("Interrupted. What was finished is kept")
+    assert "Traceback" not in err
+
+
 def again(where: list[str], client) -> list[str]:
     """Return who completes what was interrupted: workers that run, if it was workers.
 
@@ -408,18 +422,11 @@ def whole(home, tmp_path_factory):
 def test_interrupted_and_completed(home, alone, two, tmp_path, monkeypatch, where):
     line = ("apply", home / "vit.alibiseg", home / "small.tif", home / "big.tif")
     more = ("--out", "o", "--store", "s", "--probabilities", "--device", "cpu")
-    process = start(tmp_path, *line, *more, *where)
-    deadline = time.monotonic() + 400
     tiles = tmp_path / "o/.alibi-seg-unfinished/big.zarr/labels"
-    while not any("c" in p.parts for p in tiles.rglob("0")):
-        assert time.monotonic() < deadline
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == 130, err
-    assert err.splitlines()[-1].startswith("Interrupted. What was finished is kept")
-    assert "Traceback" not in err
+    interrupt(
+        start(tmp_path, *line, *more, *where),
+        lambda: any("c" in p.parts for p in tiles.rglob("0")),
+    )
     assert not (tmp_path / "o/big_labels.tif").exists()
     monkeypatch.chdir(tmp_path)
     assert main([*map(str, line), *more, *again(where, two)]) == 0
@@ -436,17 +443,7 @@ def test_interrupted_features_are_completed(
     """Ctrl-C while an image is in work: tiles that are stored stay as they are."""
     line = features_line(home)
     process = start(tmp_path, *line, "--store", "s", *where)
-    deadline = time.monotonic() + 400
-
-    while len(chunks(tmp_path / "s")) < 5:
-        assert time.monotonic() < deadline
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == 130, err
-    assert err.splitlines()[-1].startswith("Interrupted. What was finished is kept")
-    assert "Traceback" not in err
+    interrupt(process, lambda: len(chunks(tmp_path / "s")) >= 5)
     half = chunks(tmp_path / "s")
     monkeypatch.chdir(tmp_path)
     assert main([*map(str, line), "--store", "s", *again(where, two)]) == 0

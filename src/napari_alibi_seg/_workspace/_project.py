@@ -49,8 +49,6 @@ __all__ = ["Project"]
 
 _logger = logging.getLogger(__name__)
 
-_CLASSIFIER_FILE = "classifier.alibiseg"
-
 
 class Project:
     """Scribbles and settings of one image, kept in a folder.
@@ -212,11 +210,6 @@ class Project:
         """Planes that have scribbles or had some; () stands for the only plane."""
         with self._lock:
             return tuple(sorted({*self._files, *self._blocks}))
-
-    @property
-    def classifier_file(self) -> Path:
-        """Where a classifier of this project is kept; may not exist."""
-        return self.folder / _CLASSIFIER_FILE
 
     def load_state(self) -> ProjectState:
         """Return classes, settings and excluded areas as last saved."""
